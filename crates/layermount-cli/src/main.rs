@@ -1,0 +1,2 @@
+//! The `layermount` command.
+fn main() {}

@@ -1,0 +1,18 @@
+//! From an image tag to a process inside the image.
+
+mod digest;
+mod error;
+mod image;
+mod reference;
+mod source;
+mod stack;
+
+pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
+pub use error::{Error, ErrorKind, Result};
+pub use image::{
+    Blobs, Config, Content, Descriptor, HistoryEntry, Image, ImageArchive, ImageParts, Layer, Located, MediaType,
+    OverlayXattrs, ParsePlatformError, Platform,
+};
+pub use reference::Reference;
+pub use source::Source;
+pub use stack::{LayerStack, StackedLayer};

@@ -1,0 +1,88 @@
+//! [`LayerStack`]: the layers of one image as open directories, ready to be mounted.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::image::OverlayXattrs;
+
+/// Layers as directories in overlayfs form, base first, each with what keeps it from being removed.
+///
+/// Always base → top. Only [`crate::overlay`] reverses it into overlayfs's top-first order, in one place.
+/// No directory stands twice (overlayfs answers `ELOOP`), and nothing stands below an opaque root.
+#[derive(Debug)]
+pub struct LayerStack {
+    layers: Vec<StackedLayer>,
+    xattrs: OverlayXattrs,
+    root: RootAttributes,
+}
+
+/// One directory of a [`LayerStack`].
+#[derive(Debug)]
+pub struct StackedLayer {
+    directory: OwnedFd,
+    path: PathBuf,
+    /// Held for as long as the layer is in use; dropping it lets `prune` remove the layer.
+    _guard: Option<Guard>,
+}
+
+/// Keeps something from being removed while it lives: a lock on an open file.
+pub(crate) type Guard = Arc<OwnedFd>;
+
+/// Owner, mode, times and xattrs of the merged tree's root directory.
+///
+/// Overlayfs shows those of the topmost directory, and most layers do not speak of their root. They are therefore kept
+/// apart: taken from the topmost layer that has an entry for its root, and given to the directory that ends up on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RootAttributes {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Seconds and nanoseconds since 1970.
+    pub(crate) mtime: (i64, u32),
+    /// Names as they are set, that is, already escaped where they would mean something to overlayfs.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Default for RootAttributes {
+    fn default() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() }
+    }
+}
+
+impl LayerStack {
+    pub(crate) fn new(layers: Vec<StackedLayer>, xattrs: OverlayXattrs, root: RootAttributes) -> Self {
+        Self { layers, xattrs, root }
+    }
+
+    /// The layers, base first.
+    pub fn layers(&self) -> &[StackedLayer] {
+        &self.layers
+    }
+
+    /// The namespace of overlay xattrs that the layers are written in.
+    pub fn xattrs(&self) -> OverlayXattrs {
+        self.xattrs
+    }
+
+    pub(crate) fn root(&self) -> &RootAttributes {
+        &self.root
+    }
+}
+
+impl StackedLayer {
+    pub(crate) fn new(directory: OwnedFd, path: PathBuf, guard: Option<Guard>) -> Self {
+        Self { directory, path, _guard: guard }
+    }
+
+    /// The directory, opened with `O_PATH`.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.directory.as_fd()
+    }
+
+    /// Where the directory lies, for display.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
