@@ -180,6 +180,10 @@ impl Image {
         &self.names
     }
 
+    pub(crate) fn set_names(&mut self, names: Vec<String>) {
+        self.names = names;
+    }
+
     /// The platform that the image is for.
     pub fn platform(&self) -> &Platform {
         &self.platform

@@ -1,0 +1,196 @@
+//! The store: turns an image's layers into directories, once per machine, and remembers pulled images.
+//!
+//! # On disk
+//!
+//! ```text
+//! <store>/                               0700, its owner's alone
+//!   layers/<backing>/<key>/              one layer, complete and verified
+//!     fs/                                the tree, in overlayfs form
+//!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
+//!     listing                            path, metadata and checksum of every node, for `verify`
+//!   stage/<random>/                      in the making; its maker holds a lock on the directory
+//!   locks/<key>                          who makes a layer holds a lock on this file
+//!   images/<id>.json                     one pulled image
+//!   names/<digest of name and platform>  which image a name stands for
+//! ```
+//!
+//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs. `<key>` is `diff-<hex>` for a layer
+//! that means the same on top of any other, and `chain-<hex>` for one that needed the layers below it (it does not name the
+//! directories that its files are in, or links to a lower layer's file). Such a layer first appears as `open-<hex of the
+//! diff ID>`: verified, but not yet mountable.
+//!
+//! # Laws
+//!
+//! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never see half.
+//! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
+//!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
+//! - Nobody waits for a lock of one layer while holding another's, with one exception that cannot close a circle: who
+//!   completes a `chain-` layer may wait for the `open-` layer to be made.
+//! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache.
+
+mod archive;
+mod entry;
+mod listing;
+mod lock;
+mod prune;
+mod realize;
+mod record;
+mod root;
+mod stage;
+mod usage;
+mod verify;
+
+pub use prune::{PruneOptions, Pruned};
+pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
+pub use record::StoredImage;
+pub use usage::{StoredLayer, Usage};
+pub use verify::{Damage, Verified};
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{ErrorKind, Fault, Result};
+use crate::image::Image;
+use crate::stack::LayerStack;
+
+use root::StoreRoot;
+
+/// A directory that holds unpacked layers and the images that were pulled.
+///
+/// Any number of processes may use one store at once. Nothing is created before something has to be written.
+#[derive(Debug)]
+pub struct Store {
+    root: StoreRoot,
+}
+
+/// What is wrong with the store itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("cannot tell where the store is: neither XDG_DATA_HOME nor HOME is set")]
+    NoHome,
+    #[error("{} belongs to uid {owner}, not to uid {user}", path.display())]
+    ForeignOwner { path: PathBuf, owner: u32, user: u32 },
+    #[error("{} can be written by others (mode {mode:04o})", path.display())]
+    WritableByOthers { path: PathBuf, mode: u32 },
+    #[error("layer {diff_id} has gone from the store at {}", store.display())]
+    LayerGone { diff_id: String, store: PathBuf },
+    #[error("{file} in the store is malformed")]
+    Malformed { file: String, source: serde_json::Error },
+    #[error("EROFS layers are not built into this version")]
+    ErofsNotBuilt,
+    #[error("layer {diff_id} changed under way: its uncompressed content is {found}")]
+    WrongDiffId { diff_id: String, found: String },
+    #[error("{place} does not contain layer {diff_id}")]
+    NotInArchive { place: String, diff_id: String },
+    #[error("layer {diff_id} has no blob to be made from")]
+    NoBlob { diff_id: String },
+    #[error("layers are removed from the store as fast as they are made")]
+    Unsettled,
+}
+
+impl Fault for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoHome => ErrorKind::InvalidInput,
+            Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
+            Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
+            Self::Malformed { .. } => ErrorKind::Os,
+            Self::ErofsNotBuilt => ErrorKind::Unsupported,
+            Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
+            Self::Unsettled => ErrorKind::Busy,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
+            Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
+            Self::WritableByOthers { .. } => "layers run as programs: take the others' write permission away (chmod go-w)",
+            Self::LayerGone { .. } => "pull the image again",
+            Self::ErofsNotBuilt => "use --backing dir or --backing auto",
+            Self::WrongDiffId { .. } => "the image's config does not belong to its layers: build or pull the image anew",
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+}
+
+impl Store {
+    /// The store at `path`. It need not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// A store that another user owns or can write to is refused: its layers could not be trusted.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { root: StoreRoot::open(path.into())? })
+    }
+
+    /// The store at [`Store::default_path`].
+    pub fn open_default() -> Result<Self> {
+        Self::open(Self::default_path()?)
+    }
+
+    /// `/var/lib/layermount` for root, else `$XDG_DATA_HOME/layermount` or `~/.local/share/layermount`.
+    pub fn default_path() -> Result<PathBuf> {
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/layermount".into());
+        }
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+        Ok(data.ok_or(StoreError::NoHome)?.join("layermount"))
+    }
+
+    /// Where the store lies.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Locates or unpacks every layer of `image`. The layers stay for as long as the stack lives.
+    pub fn realize(&self, image: &Image) -> Result<LayerStack> {
+        self.realize_with(image, &RealizeOptions::default())
+    }
+
+    /// [`Store::realize`], with a say in how.
+    pub fn realize_with(&self, image: &Image, options: &RealizeOptions<'_>) -> Result<LayerStack> {
+        realize::realize(&self.root, image, options)
+    }
+
+    /// Remembers the image under its names, so that it is found without the place it came from, and its layers are not
+    /// pruned. Realize it first. Images whose layers lie elsewhere are not the store's, and nothing is written for them.
+    pub fn record(&self, image: &Image) -> Result<()> {
+        record::write(&self.root, image)
+    }
+
+    /// The images that were pulled.
+    pub fn images(&self) -> Result<Vec<StoredImage>> {
+        record::list(&self.root)
+    }
+
+    /// Forgets an image. Its layers stay until [`Store::prune`].
+    pub fn forget(&self, image: &StoredImage) -> Result<()> {
+        record::remove(&self.root, image)
+    }
+
+    /// The layers that the store holds.
+    pub fn layers(&self) -> Result<Vec<StoredLayer>> {
+        usage::layers(&self.root)
+    }
+
+    /// What the store takes on disk.
+    pub fn usage(&self) -> Result<Usage> {
+        usage::usage(&self.root)
+    }
+
+    /// Removes what no image needs and no process uses.
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
+        prune::prune(&self.root, options)
+    }
+
+    /// Reads every layer and compares it with what was unpacked.
+    pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
+        verify::verify(&self.root, progress)
+    }
+
+    pub(crate) fn root(&self) -> &StoreRoot {
+        &self.root
+    }
+}

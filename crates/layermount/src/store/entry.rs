@@ -1,0 +1,194 @@
+//! Entries: complete, verified layers below `layers/`.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ChainId, DiffId};
+use crate::error::{Result, SyscallContext};
+use crate::image::{Layer, OverlayXattrs};
+use crate::stack::StackedLayer;
+use crate::unpack::Unpacked;
+
+use super::StoreError;
+use super::root::{Part, StoreRoot, open_or_create};
+use super::stage::{Stage, open_shared};
+
+/// The tree.
+pub(crate) const TREE: &str = "fs";
+/// What the tree cannot say.
+const RECORD: &str = "layer.json";
+
+/// What a layer directory is called after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// Means the same on top of any other layer.
+    Diff(DiffId),
+    /// Was completed from the layers below it.
+    Chain(ChainId),
+    /// Verified, and waiting to be completed for some chain.
+    Open(DiffId),
+}
+
+impl Key {
+    pub(crate) fn file_name(&self) -> String {
+        match self {
+            Self::Diff(diff_id) => format!("diff-{}", diff_id.0.hex()),
+            Self::Chain(chain_id) => format!("chain-{}", chain_id.0.hex()),
+            Self::Open(diff_id) => format!("open-{}", diff_id.0.hex()),
+        }
+    }
+}
+
+/// Why an entry's name says what it says; written beside its tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) diff_id: DiffId,
+    pub(crate) unpacked: Unpacked,
+}
+
+/// A layer in the store, kept from being pruned for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    directory: Arc<OwnedFd>,
+    pub(crate) record: Record,
+    path: PathBuf,
+}
+
+/// The part of the store that holds layers of one backing.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// The name of the directory for layers with marks in this namespace.
+pub(crate) fn shelf_name(xattrs: OverlayXattrs) -> &'static str {
+    match xattrs {
+        OverlayXattrs::Trusted => "dir-trusted",
+        OverlayXattrs::User => "dir-user",
+    }
+}
+
+impl Shelf {
+    /// `None` where nothing was ever stored.
+    pub(crate) fn open(root: &StoreRoot, name: &str) -> Result<Option<Self>> {
+        let Some(layers) = root.part(Part::Layers)? else { return Ok(None) };
+        let path = root.path_of(Part::Layers, name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
+            Ok(directory) => Ok(Some(Self { directory, path })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(crate::error::SyscallError::new("openat", path.display().to_string(), errno).into()),
+        }
+    }
+
+    pub(crate) fn open_or_create(root: &StoreRoot, name: &str) -> Result<Self> {
+        let layers = root.part_or_create(Part::Layers)?;
+        let path = root.path_of(Part::Layers, name);
+        let directory =
+            open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
+        Ok(Self { directory, path })
+    }
+
+    pub(crate) fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// The entry of this key, if it is there.
+    pub(crate) fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.entry_named(&key.file_name())
+    }
+
+    pub(crate) fn entry_named(&self, name: &str) -> Result<Option<Entry>> {
+        let path = self.path.join(name);
+        match open_shared(self.directory.as_fd(), name, &path)? {
+            Some(directory) => Entry::read(directory, path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The mountable entry for a layer of an image, if it is there.
+    pub(crate) fn mountable(&self, layer: &Layer) -> Result<Option<Entry>> {
+        if let Some(entry) = self.entry(&Key::Diff(layer.diff_id.clone()))? {
+            return Ok(Some(entry));
+        }
+        self.entry(&Key::Chain(layer.chain_id.clone()))
+    }
+
+    /// Moves a staged directory (with [`TREE`] and its record in it) to its public place. Where an equal layer is there
+    /// already, that one stays.
+    pub(crate) fn publish(&self, stage: &Stage, staged: &str, key: &Key) -> Result<()> {
+        stage.publish(staged, self.directory.as_fd(), &key.file_name()).map(drop)
+    }
+}
+
+impl Entry {
+    fn read(directory: OwnedFd, path: PathBuf) -> Result<Self> {
+        let file = || path.join(RECORD).display().to_string();
+        let bytes = read_file(directory.as_fd(), RECORD).syscall("read", file)?;
+        let record =
+            serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { file: file(), source })?;
+        Ok(Self { directory: Arc::new(directory), record, path })
+    }
+
+    /// An entry that was taken back into a stage.
+    pub(crate) fn open_staged(stage: &Stage, name: &str) -> Result<Self> {
+        Self::read(stage.make_directory(name)?, stage.path().join(name))
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// The entry's own directory.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Opens the tree, for reading.
+    pub(crate) fn tree(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.directory, TREE, flags, Mode::empty())
+            .syscall("openat", || self.path.join(TREE).display().to_string())?)
+    }
+
+    /// The tree as overlayfs takes it; the layer stays in the store for as long as that lives.
+    pub(crate) fn stacked(&self) -> Result<StackedLayer> {
+        let path = self.path.join(TREE);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let tree = rustix::fs::openat(&self.directory, TREE, flags, Mode::empty())
+            .syscall("openat", || path.display().to_string())?;
+        Ok(StackedLayer::new(tree, path, Some(Arc::clone(&self.directory))))
+    }
+}
+
+/// Writes the record of a layer that is being made.
+pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { file: RECORD.into(), source })?;
+    write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?;
+    Ok(())
+}
+
+pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a file anew. Where readers may be about, write into a stage and publish.
+pub(crate) fn write_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(bytes)
+}

@@ -1,0 +1,62 @@
+//! Locks: `flock(2)` on open files, released by the kernel whatever happens to their holder.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{SyscallContext, SyscallError};
+
+use super::root::{Part, StoreRoot};
+
+/// The right to make what `key` stands for. Dropping it gives the right to the next in line.
+#[derive(Debug)]
+pub(crate) struct KeyLock {
+    _file: OwnedFd,
+}
+
+impl KeyLock {
+    /// Takes the lock, calling `waiting` once when somebody else has it.
+    pub(crate) fn acquire(root: &StoreRoot, key: &str, waiting: &mut dyn FnMut()) -> crate::Result<Self> {
+        let locks = root.part_or_create(Part::Locks)?;
+        let path = root.path_of(Part::Locks, key);
+        let mut told = false;
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::openat(&locks, key, flags, Mode::RUSR | Mode::WUSR)
+                .syscall("openat", || format!("{}, O_CREAT", path.display()))?;
+            if !try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
+                if !told {
+                    told = true;
+                    waiting();
+                }
+                lock(&file, &path, FlockOperation::LockExclusive)?;
+            }
+            // `prune` removes lock files while it holds them: a lock on a removed file excludes nobody.
+            let stat = rustix::fs::fstat(&file).syscall("fstat", || path.display().to_string())?;
+            if stat.st_nlink > 0 {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+}
+
+/// Takes a lock, waiting for as long as it takes.
+pub(crate) fn lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<(), SyscallError> {
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Err(Errno::INTR) => {}
+            result => return result.syscall("flock", || format!("{}, {operation:?}", path.display())),
+        }
+    }
+}
+
+/// Takes a lock if nobody is in the way; `operation` must be one of the non-blocking ones.
+pub(crate) fn try_lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<bool, SyscallError> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(SyscallError::new("flock", format!("{}, {operation:?}", path.display()), errno)),
+    }
+}

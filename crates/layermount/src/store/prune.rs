@@ -1,0 +1,142 @@
+//! Removing what nobody needs.
+//!
+//! Two things keep a layer: an image that was pulled and names it, and a process that uses it. Users hold a shared lock on
+//! the layer's directory. A lock ends with its holder, though, and a process that moved *itself* into an image and then
+//! executed the image's program holds none any more, nor does a tree that was attached to a path: so the mount tables of all
+//! processes are asked too.
+//!
+//! A layer is first renamed into a stage, so that nobody sees it half removed.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+
+use crate::error::{Result, SyscallContext};
+use crate::mountinfo;
+
+use super::entry::{Key, Shelf, TREE, shelf_name};
+use super::lock::try_lock;
+use super::root::{Part, StoreRoot, names_in};
+use super::stage::{Stage, sweep};
+use super::usage::ALL_SHELVES;
+use super::{record, usage};
+
+/// What [`Store::prune`](crate::Store::prune) removes.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PruneOptions {
+    /// Forget all images first, so that every layer goes that no process uses.
+    pub all_images: bool,
+}
+
+impl PruneOptions {
+    /// Forget all images first, so that every layer goes that no process uses.
+    pub fn all_images(mut self, all: bool) -> Self {
+        self.all_images = all;
+        self
+    }
+}
+
+/// What was removed, and what was not.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Images that were forgotten.
+    pub images: usize,
+    /// Layers that were removed, by name.
+    pub layers: Vec<String>,
+    /// Layers that no image needs, but a process does, by name.
+    pub in_use: Vec<String>,
+    /// Leftovers of processes that died in the middle of something.
+    pub leftovers: usize,
+    /// Bytes on disk that became free.
+    pub bytes: u64,
+}
+
+pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> {
+    let mut pruned = Pruned::default();
+    if !root.exists() {
+        return Ok(pruned);
+    }
+    let before = usage::usage(root)?;
+    if options.all_images {
+        for image in record::list(root)? {
+            record::remove(root, &image)?;
+            pruned.images += 1;
+        }
+    }
+    pruned.leftovers = sweep(root)?;
+    for xattrs in ALL_SHELVES {
+        if let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? {
+            prune_shelf(root, &shelf, &mut pruned)?;
+        }
+    }
+    prune_locks(root)?;
+    let after = usage::usage(root)?;
+    pruned.bytes = (before.layer_bytes + before.stage_bytes).saturating_sub(after.layer_bytes + after.stage_bytes);
+    Ok(pruned)
+}
+
+/// The names of all layers that pulled images are made of.
+fn needed_names(root: &StoreRoot) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for stored in record::list(root)? {
+        for layer in stored.image().layers() {
+            let (diff_id, chain_id) = (layer.diff_id.clone(), layer.chain_id.clone());
+            names.extend([Key::Diff(diff_id.clone()), Key::Chain(chain_id), Key::Open(diff_id)].map(|key| key.file_name()));
+        }
+    }
+    Ok(names)
+}
+
+fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<()> {
+    let mut candidates: Vec<(String, OwnedFd)> = Vec::new();
+    let needed = needed_names(root)?;
+    for name in names_in(shelf.directory(), shelf.path())? {
+        if needed.contains(&name) {
+            continue;
+        }
+        let path = shelf.path().join(&name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty())
+            .syscall("openat", || path.display().to_string())?;
+        if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
+            candidates.push((name, directory));
+        } else {
+            pruned.in_use.push(name);
+        }
+    }
+    // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
+    let needed = needed_names(root)?;
+    let mounted = mountinfo::overlay_layers_below(shelf.path())?;
+    for (name, _lock) in candidates {
+        if needed.contains(&name) {
+            continue;
+        }
+        if mounted.contains(&shelf.path().join(&name).join(TREE)) {
+            pruned.in_use.push(name);
+            continue;
+        }
+        // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
+        Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))?;
+        pruned.layers.push(name);
+    }
+    Ok(())
+}
+
+/// Lock files outlive what they guarded; one that nobody holds can go.
+fn prune_locks(root: &StoreRoot) -> Result<()> {
+    let Some(locks) = root.part(Part::Locks)? else { return Ok(()) };
+    for name in names_in(&locks, &root.path_of(Part::Locks, ""))? {
+        let path = root.path_of(Part::Locks, &name);
+        let Ok(file) = rustix::fs::openat(&locks, name.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
+        if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
+            rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty()).syscall("unlinkat", || path.display().to_string())?;
+        }
+    }
+    Ok(())
+}

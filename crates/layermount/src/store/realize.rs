@@ -1,0 +1,353 @@
+//! From an [`Image`] to a [`LayerStack`]: locate, look up, or make.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::decode::{DecodeLimits, Decoder};
+use crate::digest::DiffId;
+use crate::error::{Error, Result, ResultExt, SyscallContext};
+use crate::image::{Blobs, Content, Image, Layer, Located, OverlayXattrs};
+use crate::layer::LayerLimits;
+use crate::stack::{LayerStack, RootAttributes, StackedLayer};
+use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
+
+use super::StoreError;
+use super::archive;
+use super::entry::{Entry, Key, Record, Shelf, TREE, shelf_name, write_record};
+use super::lock::KeyLock;
+use super::root::StoreRoot;
+use super::stage::{Stage, sweep};
+
+/// The name of a layer's directory in the stage.
+const STAGED: &str = "layer";
+
+/// What a layer becomes in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// The fastest that this machine can mount.
+    #[default]
+    Auto,
+    /// A directory.
+    Directory,
+    /// One EROFS file. Not built yet: asking for it is an error.
+    Erofs,
+}
+
+/// How [`Store::realize_with`](crate::Store::realize_with) works.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RealizeOptions<'a> {
+    /// What a layer becomes.
+    pub backing: Backing,
+    /// Told how the work goes on, from several threads.
+    pub progress: Option<&'a dyn Progress>,
+}
+
+/// Is told how realizing goes on.
+pub trait Progress: std::fmt::Debug + Sync {
+    /// Something happened to `layer`.
+    fn layer(&self, layer: &Layer, event: LayerEvent);
+}
+
+/// What happens to a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerEvent {
+    /// Another process is making it; this one waits.
+    Waiting,
+    /// It is being unpacked; `read` bytes of the blob have been read, of `size` where that is known.
+    Unpacking {
+        /// Bytes of the blob so far.
+        read: u64,
+        /// Bytes of the blob in all.
+        size: Option<u64>,
+    },
+    /// It is in the store.
+    Ready,
+}
+
+impl RealizeOptions<'_> {
+    pub(super) fn tell(&self, layer: &Layer, event: LayerEvent) {
+        if let Some(progress) = self.progress {
+            progress.layer(layer, event);
+        }
+    }
+}
+
+pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<'_>) -> Result<LayerStack> {
+    if options.backing == Backing::Erofs {
+        return Err(StoreError::ErofsNotBuilt.into());
+    }
+    if let Content::Located(located) = image.content() {
+        return located_stack(located);
+    }
+    let form = Form::of_this_process();
+    // A layer may be pruned between being made and being opened; whoever keeps removing them deserves an error.
+    for attempt in 0..3 {
+        match stored_stack(root, image, &form)? {
+            Some(stack) => return Ok(stack),
+            None if attempt == 0 => _ = sweep(root)?,
+            None => {}
+        }
+        let work = Work { root, image, options, form: &form, cancelled: AtomicBool::new(false) };
+        work.make_missing()?;
+    }
+    stored_stack(root, image, &form)?.ok_or_else(|| StoreError::Unsettled.into())
+}
+
+/// Layers that another engine keeps, where they lie.
+fn located_stack(located: &Located) -> Result<LayerStack> {
+    let (directories, xattrs) = match located {
+        Located::Layers { directories, xattrs } => (directories.clone(), *xattrs),
+        Located::Tree(directory) => (vec![directory.clone()], overlay_xattrs()),
+    };
+    LayerStack::from_directories(directories, xattrs)
+}
+
+/// The stack, if every layer is in the store; nothing is locked for longer than the look takes, but what was found stays.
+fn stored_stack(root: &StoreRoot, image: &Image, form: &Form) -> Result<Option<LayerStack>> {
+    let Some(shelf) = Shelf::open(root, form.shelf)? else {
+        return if image.layers().is_empty() { Ok(Some(empty_stack(form))) } else { Ok(None) };
+    };
+    let mut entries: Vec<Entry> = Vec::with_capacity(image.layers().len());
+    for layer in image.layers() {
+        match shelf.mountable(layer)? {
+            Some(entry) => entries.push(entry),
+            None => return Ok(None),
+        }
+    }
+    stack_of(&entries, form).map(Some)
+}
+
+fn empty_stack(form: &Form) -> LayerStack {
+    LayerStack::new(Vec::new(), form.xattrs, RootAttributes::default())
+}
+
+/// Drops what an opaque root hides and takes the root's attributes from the topmost layer that speaks of its root.
+fn stack_of(entries: &[Entry], form: &Form) -> Result<LayerStack> {
+    let base = entries.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
+    let visible = &entries[base..];
+    let root = visible.iter().rev().find_map(|entry| entry.record.unpacked.root.clone()).unwrap_or_default();
+    let mut seen = HashSet::new();
+    let mut layers: Vec<StackedLayer> = Vec::with_capacity(visible.len());
+    for entry in visible.iter().rev() {
+        if seen.insert(entry.path()) {
+            layers.push(entry.stacked()?);
+        }
+    }
+    layers.reverse();
+    Ok(LayerStack::new(layers, form.xattrs, root))
+}
+
+/// What this process makes of layers.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) shelf: &'static str,
+    pub(super) xattrs: OverlayXattrs,
+    pub(super) unpack: UnpackOptions,
+    pub(super) decode: DecodeLimits,
+}
+
+impl Form {
+    fn of_this_process() -> Self {
+        let xattrs = overlay_xattrs();
+        // An ordinary user owns whatever it creates; who may map ranges of ids is a matter of user namespaces.
+        let ownership =
+            if rustix::process::geteuid().is_root() { Ownership::Apply } else { Ownership::Squash };
+        Self {
+            shelf: shelf_name(xattrs),
+            xattrs,
+            unpack: UnpackOptions { xattrs, ownership, limits: LayerLimits::default() },
+            decode: DecodeLimits::default(),
+        }
+    }
+}
+
+/// The namespace that this process's overlay mounts will read: `trusted.*` takes `CAP_SYS_ADMIN` in the initial user
+/// namespace, and only there does the id map cover everything.
+pub(super) fn overlay_xattrs() -> OverlayXattrs {
+    if crate::kernel::is_initial_admin() { OverlayXattrs::Trusted } else { OverlayXattrs::User }
+}
+
+/// Making what is missing of one image.
+pub(super) struct Work<'a> {
+    pub(super) root: &'a StoreRoot,
+    pub(super) image: &'a Image,
+    pub(super) options: &'a RealizeOptions<'a>,
+    pub(super) form: &'a Form,
+    cancelled: AtomicBool,
+}
+
+impl Work<'_> {
+    fn make_missing(&self) -> Result<()> {
+        let shelf = Shelf::open_or_create(self.root, self.form.shelf)?;
+        let missing = self.missing(&shelf)?;
+        match self.image.content() {
+            Content::Blobs(blobs) => self.make_from_blobs(&shelf, blobs.as_ref(), missing)?,
+            Content::Archive(archive) => archive::make(self, &shelf, archive.as_ref())?,
+            Content::Stored | Content::Located(_) => {
+                if let Some(layer) = missing.first() {
+                    let (diff_id, store) = (layer.diff_id.to_string(), self.root.path().to_owned());
+                    return Err(StoreError::LayerGone { diff_id, store }.into());
+                }
+            }
+        }
+        self.complete_open(&shelf)
+    }
+
+    /// Layers of which there is neither a mountable nor an open entry; each once.
+    pub(super) fn missing(&self, shelf: &Shelf) -> Result<Vec<&Layer>> {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for layer in self.image.layers() {
+            if shelf.mountable(layer)?.is_none()
+                && shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_none()
+                && seen.insert(&layer.diff_id)
+            {
+                missing.push(layer);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Layers are independent of each other, so they are made at once, as many as there are processors.
+    fn make_from_blobs(&self, shelf: &Shelf, blobs: &dyn Blobs, missing: Vec<&Layer>) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let queue = Mutex::new(missing.into_iter());
+        let next = || queue.lock().ok()?.next();
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let worker = || {
+            while let Some(layer) = next() {
+                if self.cancelled.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(error) = self.make_from_blob(shelf, blobs, layer) {
+                    // Only the first failure counts: the others may be its consequence.
+                    if !self.cancelled.swap(true, Ordering::Relaxed)
+                        && let Ok(mut first) = failure.lock()
+                    {
+                        *first = Some(error);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        match failure.into_inner() {
+            Ok(Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn make_from_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
+        let waiting = &mut || self.options.tell(layer, LayerEvent::Waiting);
+        let _lock = KeyLock::acquire(self.root, &Key::Diff(layer.diff_id.clone()).file_name(), waiting)?;
+        let made_meanwhile =
+            shelf.mountable(layer)?.is_some() || shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_some();
+        if !made_meanwhile {
+            let descriptor = layer
+                .descriptor
+                .as_ref()
+                .ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
+            let made = Stage::with(self.root, |stage| {
+                let blob = Watched { inner: blobs.open(descriptor)?, work: self, layer, size: Some(descriptor.size()), read: 0 };
+                let decoder = Decoder::new(blob, Some(descriptor), &self.form.decode)?;
+                self.unpack_and_publish(shelf, stage, decoder, |found| found == &layer.diff_id)
+            });
+            let found = made.context(|| format!("layer {} of {}", layer.diff_id, blobs.describe()))?;
+            if found != layer.diff_id {
+                let (diff_id, found) = (layer.diff_id.to_string(), found.to_string());
+                return Err(StoreError::WrongDiffId { diff_id, found }.into());
+            }
+        }
+        self.options.tell(layer, LayerEvent::Ready);
+        Ok(())
+    }
+
+    /// Unpacks a layer and publishes it if its diff ID is `wanted`. Returns the diff ID.
+    pub(super) fn unpack_and_publish<R: std::io::Read>(
+        &self,
+        shelf: &Shelf,
+        stage: &Stage,
+        mut decoder: Decoder<R>,
+        wanted: impl Fn(&DiffId) -> bool,
+    ) -> Result<DiffId> {
+        let directory = stage.make_directory(STAGED)?;
+        let tree = super::root::open_or_create(directory.as_fd(), TREE).syscall("mkdirat", || TREE.into())?;
+        let unpacked = unpack(&mut decoder, tree.as_fd(), &self.form.unpack)?;
+        let diff_id = decoder.finish()?.diff_id;
+        if wanted(&diff_id) {
+            let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
+            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked })?;
+            shelf.publish(stage, STAGED, &key)?;
+        }
+        Ok(diff_id)
+    }
+
+    /// Completes open layers from those below them, base first.
+    fn complete_open(&self, shelf: &Shelf) -> Result<()> {
+        let mut below: Vec<Entry> = Vec::new();
+        for layer in self.image.layers() {
+            let entry = match shelf.mountable(layer)? {
+                Some(entry) => entry,
+                None => match self.complete(shelf, layer, &below)? {
+                    Some(entry) => entry,
+                    // Gone again, or taken for another chain: the next attempt makes it anew.
+                    None => return Ok(()),
+                },
+            };
+            below.push(entry);
+        }
+        Ok(())
+    }
+
+    fn complete(&self, shelf: &Shelf, layer: &Layer, below: &[Entry]) -> Result<Option<Entry>> {
+        let key = Key::Chain(layer.chain_id.clone());
+        let waiting = &mut || self.options.tell(layer, LayerEvent::Waiting);
+        let _lock = KeyLock::acquire(self.root, &key.file_name(), waiting)?;
+        if let Some(entry) = shelf.entry(&key)? {
+            return Ok(Some(entry));
+        }
+        let open = Key::Open(layer.diff_id.clone());
+        Stage::with(self.root, |stage| {
+            if !stage.take(shelf.directory().as_fd(), &open.file_name(), STAGED)? {
+                return Ok(());
+            }
+            let staged = Entry::open_staged(stage, STAGED)?;
+            let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
+            let lowers = below[base..].iter().map(Entry::tree).collect::<Result<Vec<_>>>()?;
+            let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+            complete(staged.tree()?.as_fd(), &staged.record.unpacked.open, &lowers, &self.form.unpack)
+                .context(|| format!("layer {}", layer.diff_id))?;
+            shelf.publish(stage, STAGED, &key)
+        })?;
+        shelf.entry(&key)
+    }
+}
+
+/// A blob that reports how far it was read, and fails when another layer of the image has failed.
+struct Watched<'a, R> {
+    inner: R,
+    work: &'a Work<'a>,
+    layer: &'a Layer,
+    size: Option<u64>,
+    read: u64,
+}
+
+impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.work.cancelled.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("given up, because another layer failed"));
+        }
+        let count = self.inner.read(buffer)?;
+        self.read += count as u64;
+        self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
+        Ok(count)
+    }
+}

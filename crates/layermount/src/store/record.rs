@@ -1,0 +1,184 @@
+//! Images that were pulled, and the names that stand for them.
+//!
+//! A record is the image without its layers' content: the config as it was, and one descriptor a layer. Names are kept apart,
+//! one small file each, so that looking one up reads two files however many images there are. A name's file is called after
+//! the digest of name and platform, because names may be longer than file names; the same name may stand for an image of each
+//! platform.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::image::{Config, Content, Descriptor, Image, ImageParts, Platform};
+
+use super::StoreError;
+use super::entry::{read_file, write_file};
+use super::root::{Part, StoreRoot, names_in};
+use super::stage::Stage;
+
+/// An image that was pulled into the store.
+#[derive(Debug, Clone)]
+pub struct StoredImage {
+    image: Image,
+}
+
+impl StoredImage {
+    /// The image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The image, to be realized.
+    pub fn into_image(self) -> Image {
+        self.image
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ImageRecord {
+    id: Digest,
+    manifest_digest: Option<Digest>,
+    names: Vec<String>,
+    platform: String,
+    /// The document, byte for byte.
+    config: String,
+    descriptors: Option<Vec<Descriptor>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NameRecord {
+    name: String,
+    platform: String,
+    id: Digest,
+}
+
+fn image_file(id: &Digest) -> String {
+    format!("{}.json", id.hex())
+}
+
+fn name_file(name: &str, platform: &Platform) -> String {
+    Digest::sha256(format!("{name} {platform}")).hex().to_owned()
+}
+
+pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
+    if matches!(image.content(), Content::Located(_)) {
+        return Ok(());
+    }
+    let record = ImageRecord {
+        id: image.id().clone(),
+        manifest_digest: image.manifest_digest().cloned(),
+        names: image.names().to_vec(),
+        platform: image.platform().to_string(),
+        config: String::from_utf8_lossy(image.config().raw()).into_owned(),
+        descriptors: image.layers().iter().map(|layer| layer.descriptor.clone()).collect(),
+    };
+    replace(root, Part::Images, &image_file(image.id()), &record)?;
+    for name in image.names() {
+        let platform = image.platform();
+        let record = NameRecord { name: name.clone(), platform: platform.to_string(), id: image.id().clone() };
+        replace(root, Part::Names, &name_file(name, platform), &record)?;
+    }
+    Ok(())
+}
+
+/// Puts a document in place of the one that was there; readers see the one or the other.
+fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) -> Result<()> {
+    let display = || root.path_of(part, name).display().to_string();
+    let text =
+        serde_json::to_vec(document).map_err(|source| StoreError::Malformed { file: display(), source })?;
+    let directory = root.part_or_create(part)?;
+    Stage::with(root, |stage| {
+        write_file(stage.directory(), name, &text).syscall("write", display)?;
+        rustix::fs::renameat(stage.directory(), name, &directory, name).syscall("renameat", display)?;
+        Ok(())
+    })
+}
+
+/// The image that a name stands for.
+pub(crate) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
+    match read::<NameRecord>(root, Part::Names, &name_file(name, platform))? {
+        Some(record) => by_id(root, &record.id),
+        None => Ok(None),
+    }
+}
+
+/// The image of this ID.
+pub(crate) fn by_id(root: &StoreRoot, id: &Digest) -> Result<Option<StoredImage>> {
+    read::<ImageRecord>(root, Part::Images, &image_file(id))?.map(StoredImage::try_from).transpose()
+}
+
+pub(super) fn list(root: &StoreRoot) -> Result<Vec<StoredImage>> {
+    let Some(directory) = root.part(Part::Images)? else { return Ok(Vec::new()) };
+    let mut images = Vec::new();
+    for file in names_in(&directory, &root.path_of(Part::Images, ""))? {
+        if let Some(record) = read::<ImageRecord>(root, Part::Images, &file)? {
+            images.push(StoredImage::try_from(record)?);
+        }
+    }
+    // A name may stand for another image by now: every image shows the names that it still has.
+    for stored in &mut images {
+        let (id, platform) = (stored.image.id().clone(), stored.image.platform().clone());
+        let mut kept = Vec::new();
+        for name in stored.image.names() {
+            let record = read::<NameRecord>(root, Part::Names, &name_file(name, &platform))?;
+            if record.is_some_and(|record| record.id == id) {
+                kept.push(name.clone());
+            }
+        }
+        stored.image.set_names(kept);
+    }
+    images.sort_by(|a, b| (a.image.names(), a.image.id()).cmp(&(b.image.names(), b.image.id())));
+    Ok(images)
+}
+
+pub(super) fn remove(root: &StoreRoot, stored: &StoredImage) -> Result<()> {
+    let image = stored.image();
+    for name in image.names() {
+        let file = name_file(name, image.platform());
+        let record = read::<NameRecord>(root, Part::Names, &file)?;
+        if record.is_some_and(|record| &record.id == image.id()) {
+            unlink(root, Part::Names, &file)?;
+        }
+    }
+    unlink(root, Part::Images, &image_file(image.id()))
+}
+
+fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
+    let Some(directory) = root.part(part)? else { return Ok(()) };
+    match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SyscallError::new("unlinkat", root.path_of(part, name).display().to_string(), errno).into()),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(root: &StoreRoot, part: Part, name: &str) -> Result<Option<T>> {
+    let Some(directory) = root.part(part)? else { return Ok(None) };
+    let display = || root.path_of(part, name).display().to_string();
+    let text = match read_file(directory.as_fd(), name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        result => result.syscall("read", display)?,
+    };
+    let document = serde_json::from_slice(&text);
+    Ok(Some(document.map_err(|source| StoreError::Malformed { file: display(), source })?))
+}
+
+impl TryFrom<ImageRecord> for StoredImage {
+    type Error = crate::Error;
+
+    fn try_from(record: ImageRecord) -> Result<Self> {
+        let image = Image::new(ImageParts {
+            id: Some(record.id),
+            manifest_digest: record.manifest_digest,
+            names: record.names,
+            platform: record.platform.parse()?,
+            config: Config::parse(record.config)?,
+            descriptors: record.descriptors,
+            content: Content::Stored,
+        })?;
+        Ok(Self { image })
+    }
+}

@@ -1,0 +1,170 @@
+//! The store's directory and its parts, as file descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Result, SyscallContext, SyscallError};
+
+use super::StoreError;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A part of the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Layers,
+    Stage,
+    Locks,
+    Images,
+    Names,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Layers, Self::Stage, Self::Locks, Self::Images, Self::Names];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Layers => "layers",
+            Self::Stage => "stage",
+            Self::Locks => "locks",
+            Self::Images => "images",
+            Self::Names => "names",
+        }
+    }
+}
+
+/// The store's directory, which may not exist yet.
+#[derive(Debug)]
+pub(crate) struct StoreRoot {
+    path: PathBuf,
+    fd: OnceLock<OwnedFd>,
+}
+
+impl StoreRoot {
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+        // Names that are shown and locked should not depend on where the caller happens to be.
+        let path = std::path::absolute(&path).syscall("getcwd", String::new)?;
+        let root = Self { path, fd: OnceLock::new() };
+        match rustix::fs::open(&root.path, DIRECTORY, Mode::empty()) {
+            Ok(fd) => root.adopt(fd)?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(root.failed("open", errno).into()),
+        }
+        Ok(root)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the store's directory exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.fd.get().is_some()
+    }
+
+    /// A part of the store, or `None` where nothing was ever written to it.
+    pub(crate) fn part(&self, part: Part) -> Result<Option<OwnedFd>> {
+        let Some(root) = self.fd.get() else { return Ok(None) };
+        match rustix::fs::openat(root, part.name(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(SyscallError::new("openat", self.display(part), errno).into()),
+        }
+    }
+
+    /// A part of the store, made where it is missing.
+    pub(crate) fn part_or_create(&self, part: Part) -> Result<OwnedFd> {
+        let root = self.create()?;
+        open_or_create(root, part.name()).map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno).into())
+    }
+
+    /// The path of a part's entry, for messages and for display.
+    pub(crate) fn path_of(&self, part: Part, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(part.name()).join(name)
+    }
+
+    fn display(&self, part: Part) -> String {
+        self.path.join(part.name()).display().to_string()
+    }
+
+    fn create(&self) -> Result<BorrowedFd<'_>> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd.as_fd());
+        }
+        let ancestors: Vec<&Path> = self.path.ancestors().skip(1).collect();
+        for ancestor in ancestors.into_iter().rev() {
+            make_directory(ancestor, Mode::from_raw_mode(0o755))?;
+        }
+        make_directory(&self.path, Mode::from_raw_mode(0o700))?;
+        let fd = rustix::fs::open(&self.path, DIRECTORY, Mode::empty()).map_err(|errno| self.failed("open", errno))?;
+        for part in Part::ALL {
+            open_or_create(fd.as_fd(), part.name())
+                .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno))?;
+        }
+        self.adopt(fd)?;
+        self.fd.get().map(AsFd::as_fd).ok_or_else(|| self.failed("open", Errno::NOENT).into())
+    }
+
+    /// Checks that nobody else could have put something into the store. An adopted fd never changes.
+    fn adopt(&self, fd: OwnedFd) -> Result<()> {
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("fstat", errno))?;
+        let user = rustix::process::geteuid().as_raw();
+        if stat.st_uid != user {
+            return Err(StoreError::ForeignOwner { path: self.path.clone(), owner: stat.st_uid, user }.into());
+        }
+        let mode = stat.st_mode & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(StoreError::WritableByOthers { path: self.path.clone(), mode }.into());
+        }
+        let _ = self.fd.set(fd);
+        Ok(())
+    }
+
+    fn failed(&self, call: &'static str, errno: Errno) -> SyscallError {
+        SyscallError::new(call, self.path.display().to_string(), errno)
+    }
+}
+
+/// Opens a directory below `parent`, making it (0700) where it is missing.
+pub(crate) fn open_or_create(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let open = || rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {}
+        opened => return opened,
+    }
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => open(),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn make_directory(path: &Path, mode: Mode) -> Result<(), SyscallError> {
+    match rustix::fs::mkdirat(CWD, path, mode) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // A parent that exists may lie on a read-only or foreign file system: what counts is that it is there.
+        Err(_) if rustix::fs::statat(CWD, path, AtFlags::empty()).is_ok() => Ok(()),
+        Err(errno) => Err(SyscallError::new("mkdir", format!("{:?}, {:#o}", path, mode.as_raw_mode()), errno)),
+    }
+}
+
+/// The names in a directory, in no order.
+pub(crate) fn names_in(directory: &OwnedFd, path: &Path) -> Result<Vec<String>> {
+    let read = || -> rustix::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            // Whatever is not UTF-8 is not the store's.
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    };
+    Ok(read().syscall("getdents64", || path.display().to_string())?)
+}

@@ -1,0 +1,152 @@
+//! Stages: directories in which something is made before it is published.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::unpack::remove_tree;
+
+use super::lock::{lock, try_lock};
+use super::root::{Part, StoreRoot, names_in};
+
+/// A fresh directory that nobody else touches: its maker holds a lock on it, and what is not locked is swept.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    parent: OwnedFd,
+    directory: OwnedFd,
+    name: String,
+    path: PathBuf,
+}
+
+impl Stage {
+    /// A new stage. What processes that are gone have left behind is removed first.
+    pub(crate) fn new(root: &StoreRoot) -> Result<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let parent = root.part_or_create(Part::Stage)?;
+        loop {
+            // Unique among the living by pid and count; a dead process's name may be reused, and then EEXIST tells.
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}-{count}", rustix::process::getpid().as_raw_pid());
+            let path = root.path_of(Part::Stage, &name);
+            match rustix::fs::mkdirat(&parent, name.as_str(), Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(SyscallError::new("mkdirat", path.display().to_string(), errno).into()),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = match rustix::fs::openat(&parent, name.as_str(), flags, Mode::empty()) {
+                Ok(directory) => directory,
+                // A sweeper was faster than the lock.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+            };
+            if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
+                return Ok(Self { parent, directory, name, path });
+            }
+        }
+    }
+
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a directory inside, making it where it is missing.
+    pub(crate) fn make_directory(&self, name: &str) -> Result<OwnedFd> {
+        super::root::open_or_create(self.directory(), name)
+            .map_err(|errno| SyscallError::new("mkdirat", self.path.join(name).display().to_string(), errno).into())
+    }
+
+    /// Moves `name` out of the stage to its public place, unless something is there already (`false`).
+    pub(crate) fn publish(&self, name: &str, to: BorrowedFd<'_>, public: &str) -> Result<bool> {
+        match rustix::fs::renameat_with(&self.directory, name, to, public, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(errno) => {
+                let arguments = format!("{}, {public:?}, RENAME_NOREPLACE", self.path.join(name).display());
+                Err(SyscallError::new("renameat2", arguments, errno).into())
+            }
+        }
+    }
+
+    /// Moves something public into the stage, if it is there (`true`).
+    pub(crate) fn take(&self, from: BorrowedFd<'_>, public: &str, name: &str) -> Result<bool> {
+        match rustix::fs::renameat_with(from, public, &self.directory, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => {
+                let arguments = format!("{public:?}, {}, RENAME_NOREPLACE", self.path.join(name).display());
+                Err(SyscallError::new("renameat2", arguments, errno).into())
+            }
+        }
+    }
+
+    /// Removes the stage and what is left in it.
+    ///
+    /// Not in `Drop`: deleting can take long and can fail. A stage that is dropped instead is swept by the next writer.
+    pub(crate) fn remove(self) -> Result<()> {
+        let name = CString::new(self.name.as_str()).unwrap_or_default();
+        remove_tree(self.parent.as_fd(), &name)
+    }
+
+    /// Runs `work` with a fresh stage and removes the stage whatever came of it.
+    pub(crate) fn with<T>(root: &StoreRoot, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let stage = Self::new(root)?;
+        let result = work(&stage);
+        let removed = stage.remove();
+        let value = result?;
+        removed?;
+        Ok(value)
+    }
+}
+
+/// Removes the stages of processes that are gone. Returns how many.
+pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
+    let Some(parent) = root.part(Part::Stage)? else { return Ok(0) };
+    let mut swept = 0;
+    for name in names_in(&parent, &root.path_of(Part::Stage, ""))? {
+        let path = root.path_of(Part::Stage, &name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let Ok(directory) = rustix::fs::openat(&parent, name.as_str(), flags, Mode::empty()) else { continue };
+        if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
+            let name = CString::new(name).unwrap_or_default();
+            remove_tree(parent.as_fd(), &name)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn is_linked(directory: &OwnedFd, path: &Path) -> Result<bool> {
+    let stat = rustix::fs::fstat(directory).syscall("fstat", || path.display().to_string())?;
+    Ok(stat.st_nlink > 0)
+}
+
+/// Opens a public directory and takes a shared lock on it, so that it stays; `None` if it is not there.
+pub(crate) fn open_shared(parent: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Option<OwnedFd>> {
+    loop {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+        };
+        lock(&directory, path, FlockOperation::LockShared)?;
+        // Whoever held the exclusive lock may have moved the directory away.
+        let ours = rustix::fs::fstat(&directory).syscall("fstat", || path.display().to_string())?;
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => return Ok(Some(directory)),
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(SyscallError::new("newfstatat", path.display().to_string(), errno).into()),
+        }
+    }
+}
