@@ -18,7 +18,7 @@ use crate::image::{Config, Content, Descriptor, Image, ImageParts, Platform};
 use super::StoreError;
 use super::entry::{read_file, write_file};
 use super::root::{Part, StoreRoot, names_in};
-use super::stage::Stage;
+use super::stage::{self, Stage};
 
 /// An image that was pulled into the store.
 #[derive(Debug, Clone)]
@@ -68,6 +68,7 @@ pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
     if matches!(image.content(), Content::Located(_)) {
         return Ok(());
     }
+    stage::sweep(root)?;
     let record = ImageRecord {
         id: image.id().clone(),
         manifest_digest: image.manifest_digest().cloned(),

@@ -1,0 +1,212 @@
+//! The main job on a real Debian image with a Flask app, from a real dockerd and from an OCI layout.
+//!
+//! `.ci/run` builds the image and starts the dockerd; without them these tests say SKIP.
+
+mod world;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use layermount_fixtures::tree;
+use world::{World, docker, docker_host, host_mounts, private_mounts, real_image};
+
+/// A server started by `layermount run`, ended by the signal that a terminal would send.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(world: &World, reference: &str, flags: &[&str], port: u16) -> Self {
+        let child = world
+            .layermount()
+            .arg("run")
+            .args(flags)
+            .args(["-e", &format!("PORT={port}"), "-h", "test-host", reference])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, port }
+    }
+
+    /// Asks for `/` until the server answers.
+    fn get(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status} before it answered");
+            }
+            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "no answer on port {}", self.port);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ctrl-C, and how the server took it.
+    fn stop(mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end on SIGINT");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn assert_serves(world: &World, reference: &str, flags: &[&str], port: u16) {
+    let mut server = Server::start(world, reference, flags, port);
+    let answer = server.get();
+    assert!(answer.contains("Hello, world, from test-host!"), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn docker_image_serves_in_place_and_the_store_does_not_grow() {
+    let Some(host) = docker_host() else { return };
+    let before = host_mounts();
+    let world = World::new();
+    assert_serves(&world, "helloworld-py", &["--host", &host], 18001);
+    let df = world.output(&["store", "df"]);
+    assert!(!world.store().join("layers").exists(), "something was unpacked: {df}");
+    assert_eq!(host_mounts(), before);
+}
+
+#[test]
+fn oci_layout_serves_cold_and_warm() {
+    let Some(layout) = real_image() else { return };
+    let before = host_mounts();
+    let world = World::new();
+    let reference = format!("oci:{}:helloworld-py", layout.display());
+    assert_serves(&world, &reference, &[], 18002);
+    let unpacked = world.layer_inodes();
+    assert!(unpacked.len() >= 4, "{unpacked:?}");
+    assert_serves(&world, &reference, &[], 18002);
+    assert_eq!(world.layer_inodes(), unpacked, "a warm start unpacks nothing");
+    assert_eq!(host_mounts(), before);
+}
+
+/// The paths that an engine puts into every container of its own.
+const ENGINES_OWN: [&str; 9] =
+    ["", "dev", "proc", "sys", "etc", "etc/hostname", "etc/hosts", "etc/resolv.conf", ".dockerenv"];
+
+fn assert_equal_trees(ours: &Path, theirs: &Path, except: &[&str]) {
+    let differences: Vec<_> = tree::compare(ours, theirs, &tree::Options::default())
+        .unwrap()
+        .into_iter()
+        .filter(|difference| {
+            !except.iter().any(|path| difference.path() == Path::new(path))
+                && !["dev", "proc", "sys"].iter().any(|mount| !except.is_empty() && difference.path().starts_with(mount))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{} differences, such as {:#?}", differences.len(), &differences[..differences.len().min(10)]);
+}
+
+#[test]
+fn the_tree_equals_dockers_own_overlay() {
+    let Some(host) = docker_host() else { return };
+    let Some(layout) = real_image() else { return };
+    // The container's overlay is mounted by dockerd, in the namespace that this thread leaves only as a copy.
+    let name = format!("layermount-test-{}", std::process::id());
+    docker(&host, &["run", "-d", "--network", "none", "--name", &name, "--entrypoint", "sleep", "helloworld-py", "600"]);
+    let merged = docker(&host, &["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", &name]);
+    private_mounts();
+    let world = World::new();
+    let compared = std::panic::catch_unwind(|| {
+        for reference in ["helloworld-py".to_owned(), format!("oci:{}:helloworld-py", layout.display())] {
+            let mounted = world.mount(&["--host", &host], &reference);
+            assert_equal_trees(&mounted, Path::new(merged.trim()), &ENGINES_OWN);
+            world.output(&["umount", mounted.to_str().unwrap()]);
+        }
+    });
+    docker(&host, &["rm", "-f", &name]);
+    if let Err(panic) = compared {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn the_tree_equals_what_umoci_unpacks() {
+    let Some(layout) = real_image() else { return };
+    let Some(()) = world::program("umoci") else { return };
+    private_mounts();
+    let world = World::new();
+    let bundle = world.path().join("bundle");
+    let image = format!("{}:helloworld-py", layout.display());
+    let status = Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).status().unwrap();
+    assert!(status.success());
+    let mounted = world.mount(&[], &format!("oci:{image}"));
+    assert_equal_trees(&mounted, &bundle.join("rootfs"), &[]);
+    world.output(&["umount", mounted.to_str().unwrap()]);
+}
+
+#[test]
+fn killed_pulls_leave_a_store_that_heals() {
+    let Some(layout) = real_image() else { return };
+    let world = World::new();
+    let reference = format!("oci:{}:helloworld-py", layout.display());
+    // From before the first byte to about the end of the pull.
+    for delay in [1, 5, 20, 60, 150, 300, 500, 800, 1200, 1700, 2400] {
+        let mut pull = world.layermount().args(["-q", "pull", &reference]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        let _ = pull.kill();
+        pull.wait().unwrap();
+    }
+    world.output(&["pull", &reference]);
+    assert_eq!(std::fs::read_dir(world.store().join("stage")).unwrap().count(), 0, "leftovers were swept");
+    world.output(&["store", "verify"]);
+    let fresh = World::new();
+    fresh.output(&["pull", &reference]);
+    private_mounts();
+    assert_equal_trees(&world.mount(&[], &reference), &fresh.mount(&[], &reference), &[]);
+    world.unmount_all();
+    fresh.unmount_all();
+}
+
+#[test]
+fn eight_pulls_at_once_do_the_work_once() {
+    let Some(layout) = real_image() else { return };
+    let world = World::new();
+    let reference = format!("oci:{}:helloworld-py", layout.display());
+    let pulls: Vec<Child> = (0..8)
+        .map(|_| world.layermount().args(["--verbose", "pull", &reference]).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let mut unpacked = 0;
+    for pull in pulls {
+        let output = pull.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        unpacked += said.matches("unpacked layer").count();
+    }
+    assert_eq!(unpacked, world.layer_inodes().len(), "every layer was unpacked by one of the eight");
+}
+
+#[test]
+fn killed_runs_leave_no_mount() {
+    let Some(layout) = real_image() else { return };
+    let world = World::new();
+    let reference = format!("oci:{}:helloworld-py", layout.display());
+    world.output(&["pull", &reference]);
+    let before = host_mounts();
+    for kill_after in [0, 1, 2, 4, 8, 30, 300] {
+        let mut run = world.layermount().args(["run", "--entrypoint", "sleep", &reference, "100"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(kill_after));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    assert_eq!(host_mounts(), before);
+    assert!(world.processes_in_store().is_empty(), "a program outlived its layermount: {:?}", world.processes_in_store());
+    let left: Vec<PathBuf> = std::fs::read_dir(world.store().join("stage")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
