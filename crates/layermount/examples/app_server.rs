@@ -13,7 +13,6 @@
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 
 use layermount::{Overlay, Platform, Reference, Sources, Store, Upper};
 
@@ -40,9 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Moves this process into the image, with a writable top that ends with it.
 fn enter(reference: &Reference) -> layermount::Result<()> {
-    let store = Arc::new(Store::open_default()?);
-    let image = Sources::with_store(&store).resolve(reference, &Platform::host())?;
-    let stack = store.realize(&image)?;
+    let image = Sources::default().resolve(reference, &Platform::host())?;
+    let stack = Store::open_default()?.realize(&image)?;
     let root = Overlay::new(stack).upper(Upper::Temporary { size: None }).mount()?;
     root.pivot()?;
     Ok(())

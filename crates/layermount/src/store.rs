@@ -48,8 +48,9 @@ pub use verify::{Damage, Verified};
 
 use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
 use crate::error::{ErrorKind, Fault, Result};
-use crate::image::Image;
+use crate::image::{Image, Platform};
 use crate::stack::LayerStack;
 
 use root::StoreRoot;
@@ -165,6 +166,16 @@ impl Store {
         record::list(&self.root)
     }
 
+    /// The image that was pulled under a full name (`docker.io/library/ubuntu:latest`) for a platform.
+    pub fn image_named(&self, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
+        record::by_name(&self.root, name, platform)
+    }
+
+    /// The image of this ID.
+    pub fn image_by_id(&self, id: &Digest) -> Result<Option<StoredImage>> {
+        record::by_id(&self.root, id)
+    }
+
     /// Forgets an image. Its layers stay until [`Store::prune`].
     pub fn forget(&self, image: &StoredImage) -> Result<()> {
         record::remove(&self.root, image)
@@ -188,9 +199,5 @@ impl Store {
     /// Reads every layer and compares it with what was unpacked.
     pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
         verify::verify(&self.root, progress)
-    }
-
-    pub(crate) fn root(&self) -> &StoreRoot {
-        &self.root
     }
 }

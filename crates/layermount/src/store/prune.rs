@@ -8,8 +8,10 @@
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
 use std::collections::HashSet;
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
@@ -110,12 +112,16 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
     }
     // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
     let needed = needed_names(root)?;
-    let mounted = mountinfo::overlay_layers_below(shelf.path())?;
+    let mounted = mountinfo::overlay_directories_in_use();
+    // Mount tables show paths without symbolic links.
+    let real = rustix::fs::readlink(format!("/proc/self/fd/{}", shelf.directory().as_raw_fd()), Vec::new())
+        .syscall("readlink", || shelf.path().display().to_string())?;
+    let real = PathBuf::from(OsString::from_vec(real.into_bytes()));
     for (name, _lock) in candidates {
         if needed.contains(&name) {
             continue;
         }
-        if mounted.contains(&shelf.path().join(&name).join(TREE)) {
+        if mounted.contains(&real.join(&name).join(TREE)) {
             pruned.in_use.push(name);
             continue;
         }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result, ResultExt, SyscallContext};
 use crate::image::{Blobs, Content, Image, Layer, Located, OverlayXattrs};
 use crate::layer::LayerLimits;
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
+use crate::userns::Caller;
 use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
 
 use super::StoreError;
@@ -101,7 +102,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
 fn located_stack(located: &Located) -> Result<LayerStack> {
     let (directories, xattrs) = match located {
         Located::Layers { directories, xattrs } => (directories.clone(), *xattrs),
-        Located::Tree(directory) => (vec![directory.clone()], overlay_xattrs()),
+        Located::Tree(directory) => (vec![directory.clone()], Caller::current().overlay_xattrs()),
     };
     LayerStack::from_directories(directories, xattrs)
 }
@@ -152,10 +153,9 @@ pub(super) struct Form {
 
 impl Form {
     fn of_this_process() -> Self {
-        let xattrs = overlay_xattrs();
-        // An ordinary user owns whatever it creates; who may map ranges of ids is a matter of user namespaces.
-        let ownership =
-            if rustix::process::geteuid().is_root() { Ownership::Apply } else { Ownership::Squash };
+        let caller = Caller::current();
+        let xattrs = caller.overlay_xattrs();
+        let ownership = if caller.may_chown() { Ownership::Apply } else { Ownership::Squash };
         Self {
             shelf: shelf_name(xattrs),
             xattrs,
@@ -163,12 +163,6 @@ impl Form {
             decode: DecodeLimits::default(),
         }
     }
-}
-
-/// The namespace that this process's overlay mounts will read: `trusted.*` takes `CAP_SYS_ADMIN` in the initial user
-/// namespace, and only there does the id map cover everything.
-pub(super) fn overlay_xattrs() -> OverlayXattrs {
-    if crate::kernel::is_initial_admin() { OverlayXattrs::Trusted } else { OverlayXattrs::User }
 }
 
 /// Making what is missing of one image.

@@ -100,7 +100,7 @@ fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) 
 }
 
 /// The image that a name stands for.
-pub(crate) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
+pub(super) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
     match read::<NameRecord>(root, Part::Names, &name_file(name, platform))? {
         Some(record) => by_id(root, &record.id),
         None => Ok(None),
@@ -108,7 +108,7 @@ pub(crate) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Resu
 }
 
 /// The image of this ID.
-pub(crate) fn by_id(root: &StoreRoot, id: &Digest) -> Result<Option<StoredImage>> {
+pub(super) fn by_id(root: &StoreRoot, id: &Digest) -> Result<Option<StoredImage>> {
     read::<ImageRecord>(root, Part::Images, &image_file(id))?.map(StoredImage::try_from).transpose()
 }
 
