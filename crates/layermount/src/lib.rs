@@ -14,5 +14,5 @@ pub use image::{
     OverlayXattrs, ParsePlatformError, Platform,
 };
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
-pub use source::Source;
+pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources};
 pub use stack::{LayerStack, StackedLayer};
