@@ -83,7 +83,10 @@ impl Sources {
         }
         Err(SourcesError::NotFound {
             reference: reference.to_string(),
-            near: near::nearest(reference, self.sources.iter().filter(|s| s.accepts(reference)).flat_map(|s| s.names())),
+            near: near::nearest(
+                reference,
+                self.sources.iter().filter(|s| s.accepts(reference)).flat_map(|s| s.names()),
+            ),
             refusals,
             is_name: matches!(reference, Reference::Name(_)),
         }
@@ -113,8 +116,7 @@ enum SourcesError {
 }
 
 fn list(refusals: &[Refusal]) -> String {
-    let lines: Vec<_> =
-        refusals.iter().map(|Refusal { place, error }| format!("{place} says: {error:#}")).collect();
+    let lines: Vec<_> = refusals.iter().map(|Refusal { place, error }| format!("{place} says: {error:#}")).collect();
     lines.join("; ")
 }
 
@@ -123,10 +125,12 @@ impl Fault for SourcesError {
         match self {
             Self::NobodyAccepts { .. } => ErrorKind::Unsupported,
             // One place that could be asked is enough to call the image not found.
-            Self::NotFound { refusals, .. } => match refusals.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
-                true => ErrorKind::ImageNotFound,
-                false => ErrorKind::EngineUnavailable,
-            },
+            Self::NotFound { refusals, .. } => {
+                match refusals.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
+                    true => ErrorKind::ImageNotFound,
+                    false => ErrorKind::EngineUnavailable,
+                }
+            }
         }
     }
 

@@ -40,7 +40,9 @@ mod tests {
 
     #[test]
     fn the_vectors_of_rfc_4648() {
-        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba"), ("e30=", "{}")] {
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba"), ("e30=", "{}")]
+        {
             assert_eq!(decode(text).unwrap(), bytes.as_bytes());
         }
         for bad in ["Z", "Zg=", "Zg", "=", "====", "Zg==Zg==", "Zm9v\n", "Z-8="] {

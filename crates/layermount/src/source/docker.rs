@@ -108,7 +108,13 @@ impl Docker {
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
         let placement = locate::place(engine.info()?, &inspect, local, caller);
         let history = engine.history(&inspect.id.to_string())?;
-        image(engine, &inspect, placement, Config::parse(config::document(&inspect, &history).map_err(malformed(engine))?)?, wanted)
+        image(
+            engine,
+            &inspect,
+            placement,
+            Config::parse(config::document(&inspect, &history).map_err(malformed(engine))?)?,
+            wanted,
+        )
     }
 }
 
@@ -167,7 +173,10 @@ fn image(engine: &Engine, inspect: &Inspect, placement: Placement, config: Confi
         Placement::InPlace(located) => (Content::Located(located), None),
         Placement::Streamed { reason } => {
             let archive = EngineArchive::new(engine, inspect, &platform);
-            (Content::Archive(Arc::new(archive)), Some(format!("streamed from {}: {reason}", describe(engine.endpoint()))))
+            (
+                Content::Archive(Arc::new(archive)),
+                Some(format!("streamed from {}: {reason}", describe(engine.endpoint()))),
+            )
         }
     };
     let names = inspect.repo_tags.iter().filter_map(|name| name.parse::<ImageName>().ok());

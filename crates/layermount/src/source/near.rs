@@ -49,14 +49,20 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+        for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
 
     #[test]
     fn close_names_come_first() {
-        let names = ["docker.io/library/ubuntu:24.04", "docker.io/library/debian:12", "docker.io/library/unbuntu:latest", "x y"];
+        let names = [
+            "docker.io/library/ubuntu:24.04",
+            "docker.io/library/debian:12",
+            "docker.io/library/unbuntu:latest",
+            "x y",
+        ];
         let near = |wanted: &str| nearest(&wanted.parse().unwrap(), names.iter().map(|&name| name.to_owned()));
         assert_eq!(near("ubuntu"), ["ubuntu:24.04", "unbuntu:latest"]);
         assert_eq!(near("debain:12"), ["debian:12"]);

@@ -59,8 +59,7 @@ impl Source for RootfsDirectories {
         rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .syscall("open", || format!("{directory:?}, O_PATH|O_DIRECTORY"))
             .map_err(fault)?;
-        let canonical =
-            directory.canonicalize().syscall("realpath", || format!("{directory:?}")).map_err(fault)?;
+        let canonical = directory.canonicalize().syscall("realpath", || format!("{directory:?}")).map_err(fault)?;
         Image::new(ImageParts {
             id: Some(Digest::sha256(canonical.as_os_str().as_bytes())),
             manifest_digest: None,

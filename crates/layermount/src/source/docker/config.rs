@@ -78,8 +78,19 @@ fn empty_layers(steps: &[&HistoryStep], layers: usize) -> Vec<bool> {
 /// As BuildKit (`ENV A=b`) and the classic builder (`/bin/sh -c #(nop)  ENV A=b`) write them. `WORKDIR` may make a layer.
 fn only_sets_configuration(created_by: &str) -> bool {
     const INSTRUCTIONS: [&str; 13] = [
-        "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL",
-        "USER", "VOLUME",
+        "ARG",
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "ONBUILD",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
     ];
     let instruction = created_by.split_once("#(nop)").map_or(created_by, |(_, instruction)| instruction);
     instruction.split_whitespace().next().is_some_and(|word| INSTRUCTIONS.contains(&word))
@@ -92,7 +103,11 @@ mod tests {
     fn empty(steps: &[(&str, i64)], layers: usize) -> Vec<bool> {
         let steps: Vec<_> = steps
             .iter()
-            .map(|(created_by, size)| HistoryStep { created_by: (*created_by).to_owned(), size: *size, ..HistoryStep::default() })
+            .map(|(created_by, size)| HistoryStep {
+                created_by: (*created_by).to_owned(),
+                size: *size,
+                ..HistoryStep::default()
+            })
             .collect();
         empty_layers(&steps.iter().collect::<Vec<_>>(), layers)
     }

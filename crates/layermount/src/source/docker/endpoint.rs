@@ -109,7 +109,8 @@ impl Endpoint {
             return host.parse();
         }
         let home = variable("HOME").map(PathBuf::from);
-        let docker_config = variable("DOCKER_CONFIG").map(PathBuf::from).or(home.as_ref().map(|home| home.join(".docker")));
+        let docker_config =
+            variable("DOCKER_CONFIG").map(PathBuf::from).or(home.as_ref().map(|home| home.join(".docker")));
         if let Some(host) = docker_config.as_deref().and_then(|config| context(surroundings, config)).transpose()? {
             return host.parse();
         }
@@ -167,7 +168,17 @@ mod tests {
         ] {
             assert_eq!(typed.parse::<Endpoint>().unwrap().to_string(), printed);
         }
-        for bad in ["", "host", "unix://relative", "tcp://host", "tcp://host:x", "tcp://a/b:1", "https://h:1", "ssh://h", "npipe:////./x"] {
+        for bad in [
+            "",
+            "host",
+            "unix://relative",
+            "tcp://host",
+            "tcp://host:x",
+            "tcp://a/b:1",
+            "https://h:1",
+            "ssh://h",
+            "npipe:////./x",
+        ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }
@@ -179,14 +190,23 @@ mod tests {
         let runtime = ("XDG_RUNTIME_DIR", "/run/user/1");
         let config = ("/h/.docker/config.json", r#"{"currentContext":"far"}"#);
         let meta_path = format!("/h/.docker/contexts/meta/{}/meta.json", Digest::sha256("far").hex());
-        let meta = (meta_path.as_str(), r#"{"Name":"far","Endpoints":{"docker":{"Host":"tcp://far:1","SkipTLSVerify":false}}}"#);
+        let meta = (
+            meta_path.as_str(),
+            r#"{"Name":"far","Endpoints":{"docker":{"Host":"tcp://far:1","SkipTLSVerify":false}}}"#,
+        );
         let home = ("HOME", "/h");
         assert_eq!(find(&[("DOCKER_HOST", "tcp://a:1"), home], &[socket, config, meta]).unwrap(), "tcp://a:1");
         assert_eq!(find(&[home], &[socket, config, meta]).unwrap(), "tcp://far:1");
-        assert_eq!(find(&[home, ("DOCKER_CONTEXT", "default")], &[socket, config, meta]).unwrap(), "unix:///run/docker.sock");
+        assert_eq!(
+            find(&[home, ("DOCKER_CONTEXT", "default")], &[socket, config, meta]).unwrap(),
+            "unix:///run/docker.sock"
+        );
         assert_eq!(find(&[runtime], &[user]).unwrap(), "unix:///run/user/1/docker.sock");
         assert!(matches!(find(&[home], &[socket, config]), Err(DockerError::Context { .. })));
-        assert!(matches!(find(&[("DOCKER_HOST", "tcp://a:1"), ("DOCKER_TLS_VERIFY", "1")], &[]), Err(DockerError::Tls { .. })));
+        assert!(matches!(
+            find(&[("DOCKER_HOST", "tcp://a:1"), ("DOCKER_TLS_VERIFY", "1")], &[]),
+            Err(DockerError::Tls { .. })
+        ));
         assert!(matches!(find(&[home, runtime], &[]), Err(DockerError::NoSocket { tried }) if tried.len() == 4));
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum DockerError {
     Status { endpoint: String, method: &'static str, path: String, status: u16, message: String },
     #[error("Docker at {endpoint} gives a malformed answer to {path}")]
     Malformed { endpoint: String, path: String, source: serde_json::Error },
-    #[error("Docker at {endpoint} speaks API {theirs}; {ours} is what layermount speaks")]
+    #[error("{endpoint} speaks version {theirs:?} of Docker's API; layermount speaks {ours}")]
     Version { endpoint: String, theirs: String, ours: &'static str },
     #[error("no such image: {name}")]
     NoSuchImage { name: String },

@@ -15,9 +15,7 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{Request, Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::endpoint::Endpoint;
 use super::error::DockerError;
@@ -53,14 +51,27 @@ impl Client {
         &self.endpoint
     }
 
+    /// The engine's newest API version; empty where what answers is no engine.
+    pub(super) fn ping(&self) -> Result<String, DockerError> {
+        let response = self.send("GET", "/_ping", &[], Some(ANSWER_TIME))?;
+        let version = response.headers().get("api-version").and_then(|version| version.to_str().ok());
+        let version = version.unwrap_or_default().to_owned();
+        // Read to its end, the connection can serve the next question.
+        let body = response.into_body().into_with_config().limit(MAX_MESSAGE).read_to_vec();
+        body.map(|_| version).map_err(|source| self.broken("GET", "/_ping", source))
+    }
+
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, DockerError> {
         let response = self.send("GET", path, &[], Some(ANSWER_TIME))?;
         self.json("GET", path, response)
     }
 
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, DockerError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|source| DockerError::Malformed { endpoint: self.endpoint.to_string(), path: path.into(), source })?;
+        let body = serde_json::to_vec(body).map_err(|source| DockerError::Malformed {
+            endpoint: self.endpoint.to_string(),
+            path: path.into(),
+            source,
+        })?;
         let response = self.send("POST", path, &body, Some(ANSWER_TIME))?;
         self.json("POST", path, response)
     }
@@ -88,9 +99,7 @@ impl Client {
                 let source = source.map_or_else(|| io::Error::from(io::ErrorKind::NotConnected), |failed| failed.0);
                 DockerError::Connect { endpoint: self.endpoint.to_string(), source }
             }
-            source => {
-                DockerError::Transport { endpoint: self.endpoint.to_string(), method, path: path.to_owned(), source }
-            }
+            source => self.broken(method, path, source),
         };
         // The authority is for the Host header only: the connector knows where to connect to.
         let request = Request::builder().method(method).uri(format!("http://docker{path}"));
@@ -108,9 +117,14 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let message = message(response.into_body().into_with_config().limit(MAX_MESSAGE).read_to_vec().unwrap_or_default());
+        let message =
+            message(response.into_body().into_with_config().limit(MAX_MESSAGE).read_to_vec().unwrap_or_default());
         let endpoint = self.endpoint.to_string();
         Err(DockerError::Status { endpoint, method, path: path.to_owned(), status: status.as_u16(), message })
+    }
+
+    fn broken(&self, method: &'static str, path: &str, source: ureq::Error) -> DockerError {
+        DockerError::Transport { endpoint: self.endpoint.to_string(), method, path: path.to_owned(), source }
     }
 
     fn run(
@@ -132,9 +146,8 @@ impl Client {
         path: &str,
         response: Response<ureq::Body>,
     ) -> Result<T, DockerError> {
-        let bytes = response.into_body().into_with_config().limit(MAX_ANSWER).read_to_vec().map_err(|source| {
-            DockerError::Transport { endpoint: self.endpoint.to_string(), method, path: path.to_owned(), source }
-        })?;
+        let bytes = response.into_body().into_with_config().limit(MAX_ANSWER).read_to_vec();
+        let bytes = bytes.map_err(|source| self.broken(method, path, source))?;
         serde_json::from_slice(&bytes).map_err(|source| DockerError::Malformed {
             endpoint: self.endpoint.to_string(),
             path: path.to_owned(),

@@ -31,8 +31,8 @@ pub(super) enum Caller {
 
 impl Caller {
     pub(super) fn current() -> Self {
-        let capable = rustix::thread::capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+        let capable =
+            rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
         // Only the initial user namespace maps all IDs to themselves (user_namespaces(7)); one that copies this map exactly
         // would need that privilege to be made, and is told apart by nothing.
         let initial = std::fs::read_to_string("/proc/self/uid_map")
@@ -107,9 +107,11 @@ fn stack(inspect: &Inspect) -> Result<Vec<PathBuf>, String> {
 
 /// Drivers that keep the whole tree of each chain of layers: the topmost one's directory is found as the engine finds it.
 fn top_tree(info: &Info, inspect: &Inspect, driver: &str, trees: &str) -> Result<Located, String> {
-    let chain = inspect.root_fs.layers.iter().fold(None, |below: Option<ChainId>, layer| {
-        Some(ChainId::push(below.as_ref(), layer))
-    });
+    let chain = inspect
+        .root_fs
+        .layers
+        .iter()
+        .fold(None, |below: Option<ChainId>, layer| Some(ChainId::push(below.as_ref(), layer)));
     let chain = chain.ok_or("the image has no layers")?;
     let root = Path::new(&info.docker_root_dir);
     let record = root.join("image").join(driver).join("layerdb").join(chain.0.algorithm().as_str()).join(chain.0.hex());

@@ -60,7 +60,7 @@ impl Pin {
         let request = Create {
             image: image.to_string(),
             cmd: ["layermount-pin"],
-                labels: BTreeMap::from([(OWNER, owner()), (WORLD, world()?)]),
+            labels: BTreeMap::from([(OWNER, owner()), (WORLD, world()?)]),
             host_config: HostConfig { network_mode: "none" },
         };
         let Container { id: container, .. } =

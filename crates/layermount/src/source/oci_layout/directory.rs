@@ -70,9 +70,9 @@ impl Fault for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotALayout { .. } => {
-                Some("an OCI layout is a directory with the files oci-layout and index.json; 'skopeo copy' makes one".into())
-            }
+            Self::NotALayout { .. } => Some(
+                "an OCI layout is a directory with the files oci-layout and index.json; 'skopeo copy' makes one".into(),
+            ),
             Self::NoBlob { foreign: true, .. } => {
                 Some("the layer may not be redistributed, so that it was left out when the image was copied".into())
             }

@@ -241,10 +241,7 @@ fn annotated(entry: &Descriptor) -> impl Iterator<Item = &str> {
 
 /// The candidate that runs best where `wanted` is asked for; the first of equals. `None` stands for a platform that is not
 /// known: such an image is only taken when it is the only one.
-pub(super) fn best<'a>(
-    candidates: &'a [(Candidate, Option<Platform>)],
-    wanted: &Platform,
-) -> Option<&'a Candidate> {
+pub(super) fn best<'a>(candidates: &'a [(Candidate, Option<Platform>)], wanted: &Platform) -> Option<&'a Candidate> {
     if let [(only, None)] = candidates {
         return Some(only);
     }
