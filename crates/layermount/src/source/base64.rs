@@ -4,7 +4,7 @@
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
     let padding = bytes.iter().rev().take(2).take_while(|&&b| b == b'=').count();
-    if bytes.len() % 4 != 0 {
+    if !bytes.len().is_multiple_of(4) {
         return None;
     }
     let (digits, _) = bytes.split_at(bytes.len() - padding);

@@ -106,7 +106,7 @@ impl Docker {
         };
         let inspect = for_platform(engine, inspect, wanted)?;
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
-        let placement = locate::place(engine.info()?, &inspect, local, caller);
+        let placement = locate::place(&inspect, local, caller, || engine.info().cloned())?;
         let history = engine.history(&inspect.id.to_string())?;
         image(
             engine,

@@ -174,8 +174,9 @@ fn overlay2_layers_are_used_where_they_lie() {
         assert_eq!(image.id().short(), "d28616ef7e4e");
         assert_eq!(image.config().working_dir(), "/srv");
         assert_eq!(image.layers()[1].created_by.as_deref(), Some("RUN top"));
-        // The version that both speak, and no question twice.
+        // In the version that both speak; and the slow question is not asked where directories of root's tell enough.
         let asked = fake.asked();
+        assert_eq!(asked.iter().any(|path| path.ends_with("/info")), !rustix::process::geteuid().is_root());
         assert!(asked.contains(&format!("GET /v{version}/images/docker.io/library/tiny:1/json")), "{asked:?}");
     }
 }
@@ -188,6 +189,19 @@ fn what_cannot_be_used_in_place_is_streamed_and_the_reason_kept() {
     overlay2.make_directories(&overlay2.inspect());
     let unprivileged = overlay2.resolve(Caller::Unprivileged).unwrap();
     assert!(streamed_because(&unprivileged).contains("trusted xattrs"));
+
+    // Below a directory like ROOT/100000.100000, the engine is asked whether it remaps owners.
+    let mut remapped = overlay2.inspect();
+    make(&overlay2.directory.path().join("7.7/overlay2/1/diff"));
+    remapped.graph_driver.data.upper_dir = Some(format!("{}/7.7/overlay2/1/diff", overlay2.directory.path().display()));
+    let userns = || {
+        let security_options = vec!["name=userns".to_owned()];
+        Ok(engine::Info { security_options, ..engine::Info::default() })
+    };
+    match locate::place(&remapped, true, Caller::Privileged, userns).unwrap() {
+        Placement::Streamed { reason } => assert!(reason.contains("userns-remap"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 
     let rootless = Fake::with_fixture("1.44", "rootless-25");
     assert!(streamed_because(&rootless.resolve(Caller::Privileged).unwrap()).contains("rootless"));
@@ -251,12 +265,13 @@ fn counts_that_disagree_are_not_mounted() {
     fake.make_directories(&inspect);
     inspect.root_fs.layers.pop();
     let docker = fake.docker();
-    let info = docker.engine().unwrap().info().unwrap();
-    match locate::place(info, &inspect, true, Caller::Privileged) {
+    let place =
+        |local| locate::place(&inspect, local, Caller::Privileged, || docker.engine()?.info().cloned()).unwrap();
+    match place(true) {
         Placement::Streamed { reason } => assert!(reason.contains("3 directories for 2 layers"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    match locate::place(info, &inspect, false, Caller::Privileged) {
+    match place(false) {
         Placement::Streamed { reason } => assert!(reason.contains("not behind a unix socket"), "{reason}"),
         other => panic!("{other:?}"),
     }
