@@ -30,6 +30,8 @@ pub struct Image {
     config: Config,
     layers: Vec<Layer>,
     content: Content,
+    parent: Option<Digest>,
+    notes: Vec<String>,
 }
 
 /// One layer of an [`Image`].
@@ -162,7 +164,8 @@ impl Image {
             });
         }
         let id = id.unwrap_or_else(|| Digest::sha256(config.raw()));
-        Ok(Self { id, manifest_digest, names, platform, config, layers, content })
+        let (parent, notes) = (None, Vec::new());
+        Ok(Self { id, manifest_digest, names, platform, config, layers, content, parent, notes })
     }
 
     /// The image ID: the digest of the configuration.
@@ -202,6 +205,30 @@ impl Image {
     /// Where the layers can be had.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// The image that this one was built on, where an engine's classic builder recorded it (Docker's `ParentId`).
+    pub fn parent(&self) -> Option<&Digest> {
+        self.parent.as_ref()
+    }
+
+    /// What the source decided and a person may want to know, such as why layers are not used in place.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The same image with its [`Image::parent`].
+    #[must_use]
+    pub fn with_parent(mut self, parent: Option<Digest>) -> Self {
+        self.parent = parent;
+        self
+    }
+
+    /// The same image with one more of [`Image::notes`].
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
     }
 }
 

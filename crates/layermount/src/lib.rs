@@ -13,6 +13,6 @@ pub use image::{
     Blobs, Config, Content, Descriptor, HistoryEntry, Image, ImageArchive, ImageParts, Layer, Located, MediaType,
     OverlayXattrs, ParsePlatformError, Platform,
 };
-pub use reference::Reference;
-pub use source::Source;
+pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
+pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources};
 pub use stack::{LayerStack, StackedLayer};

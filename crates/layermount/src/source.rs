@@ -3,9 +3,21 @@
 //! A [`Source`] turns a reference into an [`Image`]. [`Sources`] asks several in a stated order. Each place that images come
 //! from has its own file below this one.
 
+mod base64;
+#[cfg_attr(not(feature = "docker"), path = "source/docker_absent.rs")]
+mod docker;
+mod manifest;
+mod near;
+mod oci_layout;
+mod rootfs;
+
+pub use docker::{Docker, Pin};
+pub use oci_layout::OciLayouts;
+pub use rootfs::RootfsDirectories;
+
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
 use crate::reference::Reference;
 
@@ -31,3 +43,152 @@ pub trait Source: fmt::Debug + Send + Sync {
         Vec::new()
     }
 }
+
+/// Several sources, asked in order. Each is only asked for references that it accepts.
+#[derive(Debug)]
+pub struct Sources {
+    sources: Vec<Box<dyn Source>>,
+}
+
+impl Sources {
+    /// These sources, the first asked first.
+    pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        Self { sources }
+    }
+
+    /// Asks `source` before all others.
+    #[must_use]
+    pub fn with_first(mut self, source: impl Source + 'static) -> Self {
+        self.sources.insert(0, Box::new(source));
+        self
+    }
+
+    /// Finds the image in the first source that has it.
+    ///
+    /// # Errors
+    ///
+    /// Where no source has it, the error lists where was looked and why each said no.
+    pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+        let mut refusals = Vec::new();
+        for source in self.sources.iter().filter(|source| source.accepts(reference)) {
+            match source.resolve(reference, platform) {
+                Err(error) if matches!(error.kind(), ErrorKind::ImageNotFound | ErrorKind::EngineUnavailable) => {
+                    refusals.push(Refusal { place: source.describe(), error });
+                }
+                found_or_failed => return found_or_failed,
+            }
+        }
+        if refusals.is_empty() {
+            return Err(SourcesError::NobodyAccepts { reference: reference.to_string() }.into());
+        }
+        Err(SourcesError::NotFound {
+            reference: reference.to_string(),
+            near: near::nearest(
+                reference,
+                self.sources.iter().filter(|s| s.accepts(reference)).flat_map(|s| s.names()),
+            ),
+            refusals,
+            is_name: matches!(reference, Reference::Name(_)),
+        }
+        .into())
+    }
+}
+
+/// Docker, then what the transports `oci:` and `rootfs:` name.
+impl Default for Sources {
+    fn default() -> Self {
+        Self::new(vec![Box::new(Docker::default()), Box::new(OciLayouts), Box::new(RootfsDirectories)])
+    }
+}
+
+#[derive(Debug)]
+struct Refusal {
+    place: String,
+    error: Error,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SourcesError {
+    #[error("{reference} was not found: {}", list(.refusals))]
+    NotFound { reference: String, refusals: Vec<Refusal>, near: Vec<String>, is_name: bool },
+    #[error("no source takes references like {reference}")]
+    NobodyAccepts { reference: String },
+}
+
+fn list(refusals: &[Refusal]) -> String {
+    let lines: Vec<_> = refusals.iter().map(|Refusal { place, error }| format!("{place} says: {error:#}")).collect();
+    lines.join("; ")
+}
+
+impl Fault for SourcesError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NobodyAccepts { .. } => ErrorKind::Unsupported,
+            // One place that could be asked is enough to call the image not found.
+            Self::NotFound { refusals, .. } => {
+                match refusals.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
+                    true => ErrorKind::ImageNotFound,
+                    false => ErrorKind::EngineUnavailable,
+                }
+            }
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let Self::NotFound { refusals, near, is_name, .. } = self else { return None };
+        let mut hints = Vec::new();
+        if !near.is_empty() {
+            hints.push(format!("did you mean {}?", near.join(" or ")));
+        }
+        for hint in refusals.iter().filter_map(|refusal| refusal.error.hint()) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
+        if *is_name && near.is_empty() {
+            hints.push("'docker pull' or 'layermount pull oci:DIR' brings an image here".to_owned());
+        }
+        (!hints.is_empty()).then(|| hints.join("; "))
+    }
+}
+
+/// The image is there, but not for the platform that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the image in {place} is not for {wanted} but for {}", .present.join(", "))]
+pub(crate) struct PlatformNotFound {
+    place: String,
+    wanted: Platform,
+    present: Vec<String>,
+}
+
+impl PlatformNotFound {
+    pub(crate) fn new(place: String, wanted: &Platform, present: impl IntoIterator<Item = Platform>) -> Self {
+        let mut platforms: Vec<String> = Vec::new();
+        for platform in present {
+            let platform = platform.to_string();
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        Self { place, wanted: wanted.clone(), present: platforms }
+    }
+}
+
+impl Fault for PlatformNotFound {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::PlatformNotFound
+    }
+
+    fn hint(&self) -> Option<String> {
+        let first = self.present.first()?;
+        Some(format!("'--platform {first}' takes it nevertheless; its programs run only where the kernel can run them"))
+    }
+}
+
+/// What a source answers to a reference that it does not accept.
+fn not_mine(source: &dyn Source, reference: &Reference) -> Error {
+    SourcesError::NobodyAccepts { reference: format!("{reference} ({} does not)", source.describe()) }.into()
+}
+
+#[cfg(test)]
+mod tests;
