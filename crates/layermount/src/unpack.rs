@@ -3,6 +3,7 @@
 //! | the layer says | on disk (`Documentation/filesystems/overlayfs.rst`) |
 //! |---|---|
 //! | a whiteout | a character device 0:0 (no privilege needed) |
+//! | whiteouts in a directory | also its xattr `….overlay.origin`, empty, so that they are found where nothing is merged |
 //! | an opaque directory | the xattr `{trusted,user}.overlay.opaque` = `y` |
 //! | an opaque root | nothing: overlayfs ignores the mark there; [`Unpacked::opaque_root`] tells whoever stacks the layers |
 //! | anything else | itself |

@@ -169,6 +169,21 @@ impl Metadata {
             .map_err(UnpackError::at(name))
     }
 
+    /// Tells overlayfs that whiteouts lie in an open directory.
+    ///
+    /// In a directory that only one layer has, overlayfs does not look for them, and `readdir` would show their names, unless
+    /// the directory has an origin: then it may be what is left of a merged one (`ovl_get_inode()` in `fs/overlayfs/inode.c`,
+    /// "non-merge dir that may have whiteouts"). An empty origin is an unknown one and means nothing else.
+    pub(super) fn mark_whiteouts(&self, fd: BorrowedFd<'_>, name: &[u8]) -> Result<(), UnpackError> {
+        let mark = match self.namespace {
+            OverlayXattrs::Trusted => "trusted.overlay.origin",
+            OverlayXattrs::User => "user.overlay.origin",
+        };
+        fsetxattr(fd, mark, b"", XattrFlags::empty())
+            .syscall("fsetxattr", || format!("{}, {mark}", quote(name)))
+            .map_err(UnpackError::at(name))
+    }
+
     fn changes_owner(&self, uid: u32, gid: u32) -> bool {
         self.ownership == Ownership::Apply && self.given != (uid, gid)
     }

@@ -77,7 +77,7 @@ impl<'fd> Writer<'fd> {
                 .syscall("mknodat", || format!("{}, S_IFCHR, makedev(0, 0)", quote(name)))
                 .map_err(at)?;
         }
-        for DirectoryEnd { node, attributes, opaque, .. } in meaning.directories.iter().rev() {
+        for DirectoryEnd { node, attributes, opaque, whiteouts, .. } in meaning.directories.iter().rev() {
             let path = joined(fold, *node);
             let (parent, name) = fold.place_of(*node);
             let mut open = || -> Result<_, SyscallError> {
@@ -87,6 +87,9 @@ impl<'fd> Writer<'fd> {
             let fd = open().map_err(UnpackError::at(&path))?;
             if *opaque {
                 self.metadata.mark_opaque(fd.as_fd(), &path)?;
+            }
+            if *whiteouts {
+                self.metadata.mark_whiteouts(fd.as_fd(), &path)?;
             }
             self.metadata.apply(fd.as_fd(), &path, attributes.as_ref().unwrap_or(&IMPLIED))?;
         }

@@ -32,6 +32,8 @@ pub(crate) struct DirectoryEnd {
     pub(crate) attributes: Option<Attributes>,
     /// Nothing that lower layers have in it shows.
     pub(crate) opaque: bool,
+    /// Some of [`Meaning::whiteouts`] lie in it.
+    pub(crate) whiteouts: bool,
     /// No step has made it: only whiteouts speak of it.
     pub(crate) unmade: bool,
 }
@@ -62,7 +64,9 @@ impl Fold {
                             meaning.implied.push((node, false));
                         }
                         let attributes = attributes.as_deref().cloned();
-                        let end = DirectoryEnd { node, attributes, opaque: opaque && !hidden, unmade: false };
+                        let whiteouts = !hidden && !opaque && self.holds_whiteouts(node);
+                        let end =
+                            DirectoryEnd { node, attributes, opaque: opaque && !hidden, whiteouts, unmade: false };
                         meaning.directories.push(end);
                         open.push((node, hidden || opaque));
                     }
@@ -72,9 +76,11 @@ impl Fold {
                     }
                     What::Mentioned => {
                         meaning.implied.push((node, true));
-                        let end = DirectoryEnd { node, attributes: None, opaque: marks.opaque, unmade: true };
+                        let opaque = marks.opaque;
+                        let whiteouts = !opaque && self.holds_whiteouts(node);
+                        let end = DirectoryEnd { node, attributes: None, opaque, whiteouts, unmade: true };
                         meaning.directories.push(end);
-                        open.push((node, marks.opaque));
+                        open.push((node, opaque));
                     }
                     What::Open(target) => {
                         if self.says(target) {
@@ -140,6 +146,13 @@ impl Fold {
             }
         }
         Ok(Some(here))
+    }
+
+    fn holds_whiteouts(&self, directory: NodeId) -> bool {
+        self.tree.children(directory).any(|child| {
+            let child = self.tree.node(child);
+            child.whiteout && matches!(child.what, What::Mentioned)
+        })
     }
 
     /// Whether this layer has an entry at this path.

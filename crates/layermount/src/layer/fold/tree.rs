@@ -42,7 +42,7 @@ impl What {
 pub(super) struct Node {
     parent: NodeId,
     name: Name,
-    what: What,
+    pub(super) what: What,
     children: BTreeMap<Name, NodeId>,
     /// Length of the path and number of its components.
     pub(super) measure: (usize, usize),

@@ -12,9 +12,9 @@ use rustix::mount::{
 
 use crate::image::OverlayXattrs;
 
-pub(super) struct Mounted(OwnedFd);
+pub(crate) struct Mounted(OwnedFd);
 
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) stat: Stat,
     fd: OwnedFd,
 }
@@ -51,8 +51,8 @@ impl Mounted {
     }
 
     fn list(&self, directory: Vec<u8>, listing: &mut BTreeMap<Vec<u8>, Node>) {
-        let path = format!("/proc/self/fd/{}", self.find(if directory.is_empty() { b"." } else { &directory }).unwrap().fd.as_raw_fd());
-        for entry in std::fs::read_dir(path).unwrap() {
+        let node = self.find(if directory.is_empty() { b"." } else { &directory }).unwrap();
+        for entry in std::fs::read_dir(node.path()).unwrap() {
             let mut path = directory.clone();
             path.extend_from_slice(entry.unwrap().file_name().as_bytes());
             let Some(node) = self.find(&path) else { panic!("a ghost: {}", path.escape_ascii()) };
@@ -88,7 +88,7 @@ impl Node {
     }
 
     pub(super) fn link(&self) -> Vec<u8> {
-        rustix::fs::readlinkat(&self.fd, c"", Vec::new()).unwrap().into_bytes()
+        rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map(|target| target.into_bytes()).unwrap_or_default()
     }
 
     pub(super) fn xattr(&self, name: &str) -> Option<Vec<u8>> {
