@@ -1,11 +1,14 @@
 //! From an image tag to a process inside the image.
 
+mod decode;
 mod digest;
 mod error;
 mod image;
+mod layer;
 mod reference;
 mod source;
 mod stack;
+mod unpack;
 
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
 pub use error::{Error, ErrorKind, Result};

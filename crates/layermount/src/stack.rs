@@ -4,6 +4,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::image::OverlayXattrs;
 
 /// Layers as directories in overlayfs form, base first, each with what keeps it from being removed.
@@ -33,7 +35,7 @@ pub(crate) type Guard = Arc<OwnedFd>;
 ///
 /// Overlayfs shows those of the topmost directory, and most layers do not speak of their root. They are therefore kept
 /// apart: taken from the topmost layer that has an entry for its root, and given to the directory that ends up on top.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RootAttributes {
     pub(crate) mode: u32,
     pub(crate) uid: u32,

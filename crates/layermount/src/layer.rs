@@ -1,0 +1,101 @@
+//! What one layer's tar archive *means*, without touching a file system.
+//!
+//! Two halves. [`Archive`] reads entries: the ustar, GNU and PAX grammars as Go's `archive/tar` reads them (the reader that most
+//! images are written for), and stricter where another reader could be led to see other entries. [`Fold`] puts the entries
+//! together, in whatever order they stand, into what the layer says about its tree (OCI image specification, `layer.md`).
+//!
+//! The `tar` crate reads none of this: up to 0.4.46 its PAX reader splits records at newlines before it honours their length, so
+//! that the value of an xattr can name another link target. Only its header structs are used.
+
+mod archive;
+mod entry;
+mod fold;
+mod header;
+mod pax;
+mod path;
+mod sparse;
+mod whiteout;
+mod xattr;
+
+pub(crate) use archive::Archive;
+pub(crate) use entry::{Attributes, Device, Entry, Kind, Region};
+pub(crate) use fold::{DirectoryEnd, Displaced, Fold, Meaning, NodeId, Put, Step};
+pub(crate) use path::Name;
+pub(crate) use xattr::{Verdict, judge};
+
+use crate::error::{ErrorKind, Fault};
+
+/// How much an archive may ask for. Content is limited where it is decoded, by [`DecodeLimits`](crate::decode::DecodeLimits).
+#[derive(Debug, Clone)]
+pub(crate) struct LayerLimits {
+    pub(crate) entries: u64,
+    /// A longer path cannot be named in one system call (`PATH_MAX`).
+    pub(crate) path_bytes: usize,
+    pub(crate) path_depth: usize,
+    /// One extended header (PAX records, GNU long name) or sparse map.
+    pub(crate) extension_bytes: u64,
+    pub(crate) xattrs: usize,
+    /// Linux takes values of up to 64 KiB (`XATTR_SIZE_MAX`).
+    pub(crate) xattr_bytes: usize,
+    pub(crate) sparse_regions: usize,
+}
+
+impl Default for LayerLimits {
+    fn default() -> Self {
+        Self {
+            entries: 4_000_000,
+            path_bytes: 4095,
+            path_depth: 1024,
+            extension_bytes: 1 << 20,
+            xattrs: 256,
+            xattr_bytes: 64 << 10,
+            sparse_regions: 10_000,
+        }
+    }
+}
+
+/// Why something in an archive is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{0}")]
+    Because(&'static str),
+    #[error("{what} exceed the limit of {limit}")]
+    Limit { what: &'static str, limit: u64 },
+}
+
+/// A layer that is refused: which entry, and why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayerError {
+    #[error("entry {entry}: {reason}")]
+    Entry { entry: String, reason: Refusal },
+    #[error("the archive is malformed at byte {offset}: {reason}")]
+    Archive { offset: u64, reason: Refusal },
+}
+
+impl LayerError {
+    pub(crate) fn entry(name: &[u8], reason: Refusal) -> Self {
+        Self::Entry { entry: quote(name), reason }
+    }
+}
+
+impl Fault for LayerError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Entry { reason: Refusal::Limit { .. }, .. } | Self::Archive { reason: Refusal::Limit { .. }, .. } => {
+                ErrorKind::LimitExceeded
+            }
+            _ => ErrorKind::InvalidLayer,
+        }
+    }
+}
+
+/// A name as it may be printed on a terminal: quoted, control characters escaped, shortened.
+pub(crate) fn quote(name: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let shown = name.get(..SHOWN).unwrap_or(name);
+    let dots = if shown.len() < name.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", String::from_utf8_lossy(shown).escape_debug())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Closes a layer's open ends, once it is known which layers lie below.
+//!
+//! - A parent directory that the layer does not name keeps what the layers below say about it. Overlayfs would show the upper
+//!   directory's attributes, so they are copied.
+//! - A hard link to a file of a lower layer becomes what `link(2)` makes of it in a mounted overlay: the file is copied up to
+//!   its own place in this layer, unless this layer hides that place, and linked.
+//! - A directory that holds nothing but whiteouts, and that no lower layer has, is removed: the layer never said that it exists.
+//!
+//! A lower symlink in the place of an implied directory is hidden by it, as with every engine that unpacks layer by layer.
+
+mod below;
+mod copy;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
+use rustix::io::Errno;
+
+use super::metadata::{IMPLIED, Metadata, opaque_mark};
+use super::root::{READ, open_beneath};
+use super::{ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, remove_tree};
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::layer::quote;
+use below::{Below, Found, has_mark, is_whiteout};
+
+/// Completes the layer in `into` from the layers below it, `lowers`, base first.
+pub(crate) fn complete(
+    into: BorrowedFd<'_>,
+    open: &OpenEnds,
+    lowers: &[BorrowedFd<'_>],
+    options: &UnpackOptions,
+) -> Result<()> {
+    if open.is_empty() {
+        return Ok(());
+    }
+    let below = Below::new(lowers, opaque_mark(options.xattrs));
+    let mut layer = Layer { into, metadata: Metadata::probe(into, options)?, below, implied: open.implied.clone() };
+    for link in &open.links {
+        layer.link(link)?;
+    }
+    // Innermost first: a copied mode may close a directory, and a removed one touches its parent's time.
+    for directory in std::mem::take(&mut layer.implied).iter().rev() {
+        layer.complete_directory(directory)?;
+    }
+    Ok(())
+}
+
+struct Layer<'a> {
+    into: BorrowedFd<'a>,
+    metadata: Metadata,
+    below: Below<'a>,
+    /// Grows by the directories that links need.
+    implied: Vec<ImpliedDirectory>,
+}
+
+impl Layer<'_> {
+    fn complete_directory(&mut self, directory: &ImpliedDirectory) -> Result<()> {
+        let at = UnpackError::at(&directory.path.0);
+        let path = directory.path.components();
+        let Some((name, parents)) = path.split_last() else { return Ok(()) };
+        let lower = match self.below.find(&path, false).map_err(&at)? {
+            Some(found) if found.is(FileType::Directory) => Some(found),
+            _ => None,
+        };
+        match lower {
+            Some(lower) => {
+                let attributes = copy::attributes(&lower, self.below.mark()).map_err(&at)?;
+                let fd = open_beneath(self.into, &path, READ).map_err(&at)?;
+                self.metadata.apply_copy(fd.as_fd(), &directory.path.0, &attributes)?;
+            }
+            None if directory.only_whiteouts => {
+                let parent = open_beneath(self.into, parents, READ).map_err(&at)?;
+                keep_times(parent.as_fd(), |parent| remove_tree(parent, &c_name(name)))?;
+            }
+            None => {
+                let fd = open_beneath(self.into, &path, READ).map_err(&at)?;
+                self.metadata.apply(fd.as_fd(), &directory.path.0, &IMPLIED)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, link: &OpenLink) -> Result<()> {
+        let at = UnpackError::at(&link.path.0);
+        let dangling = || UnpackError::DanglingLink { link: quote(&link.path.0), target: quote(&link.target.0) };
+        let (path, target) = (link.path.components(), link.target.components());
+        let Some((name, parents)) = path.split_last() else { return Err(dangling().into()) };
+        let parent = open_beneath(self.into, parents, READ).map_err(&at)?;
+        let found = self.below.find(&target, true).map_err(&at)?.ok_or_else(dangling)?;
+        if found.is(FileType::Directory) {
+            return Err(dangling().into());
+        }
+        // The path without the symlinks that lower layers have in it.
+        let real: Vec<&[u8]> = found.path.iter().map(|component| &**component).collect();
+        let Some((real_name, real_parents)) = real.split_last() else { return Err(dangling().into()) };
+        match self.own_place(real_parents).map_err(&at)? {
+            Some(place) => {
+                let copied = match statat(&place, c_name(real_name), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => !is_whiteout(&stat),
+                    Err(Errno::NOENT) => {
+                        keep_times(place.as_fd(), |place| copy::file(&mut self.metadata, &found, self.below.mark(), place, real_name))?;
+                        true
+                    }
+                    Err(errno) => return Err(at(SyscallError::new("fstatat", quote(real_name), errno)).into()),
+                };
+                if copied {
+                    return keep_times(parent.as_fd(), |parent| {
+                        linkat(&place, c_name(real_name), parent, c_name(name), AtFlags::empty())
+                            .syscall("linkat", || format!("{}, {}", quote(real_name), quote(name)))
+                            .map_err(at)
+                            .map_err(Into::into)
+                    });
+                }
+            }
+            None => {}
+        }
+        // This layer hides the target's own place: only the link has the file.
+        keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))
+    }
+
+    /// Opens this layer's directory with the path of a lower one, making it where it is missing; `None` if this layer hides it.
+    fn own_place(&mut self, path: &[&[u8]]) -> Result<Option<OwnedFd>, SyscallError> {
+        let mut here = open_beneath(self.into, &[], READ)?;
+        for (depth, name) in path.iter().enumerate() {
+            match statat(&here, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => return Ok(None),
+                Ok(_) => {}
+                Err(Errno::NOENT) => {
+                    let times = fstat(&here).syscall("fstat", String::new)?;
+                    self.metadata.make_directory(here.as_fd(), name)?;
+                    restore_times(here.as_fd(), &times)?;
+                    let path: LayerPath = path.iter().take(depth + 1).collect();
+                    self.implied.push(ImpliedDirectory { path, only_whiteouts: false });
+                }
+                Err(errno) => return Err(SyscallError::new("fstatat", quote(name), errno)),
+            }
+            here = open_beneath(here.as_fd(), &[name], READ)?;
+            if has_mark(here.as_fd(), self.below.mark())? {
+                return Ok(None);
+            }
+        }
+        // From here on it holds more than whiteouts.
+        let here_path: LayerPath = path.iter().collect();
+        for implied in &mut self.implied {
+            if here_path.0.starts_with(&implied.path.0) && path.starts_with(&implied.path.components()) {
+                implied.only_whiteouts = false;
+            }
+        }
+        Ok(Some(here))
+    }
+}
+
+/// Does something in a directory without a trace in its times.
+fn keep_times(directory: BorrowedFd<'_>, change: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+    let times = fstat(directory).syscall("fstat", String::new).map_err(UnpackError::Directory)?;
+    change(directory)?;
+    restore_times(directory, &times).map_err(UnpackError::Directory).map_err(Into::into)
+}
+
+fn restore_times(directory: BorrowedFd<'_>, stat: &Stat) -> Result<(), SyscallError> {
+    futimens(directory, &copy::times(stat)).syscall("futimens", String::new)
+}
+
+impl Found {
+    fn is(&self, kind: FileType) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == kind
+    }
+}

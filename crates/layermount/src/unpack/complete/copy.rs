@@ -1,0 +1,138 @@
+//! Copies what lower layers have into a layer, with everything that belongs to it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, ftruncate, getxattr, listxattr, mknodat, openat,
+    readlinkat, seek, symlinkat,
+};
+use rustix::io::{Errno, pread, pwrite};
+
+use super::super::metadata::{Metadata, proc_path};
+use super::super::{UnpackError, c_name};
+use super::below::Found;
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::layer::{Attributes, quote};
+
+/// Owner, mode, time and xattrs; the xattrs as they are on disk, overlayfs's own left out.
+pub(super) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
+    let Found { parent, name, stat, .. } = found;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(parent, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name))?;
+    let path = proc_path(fd.as_fd());
+    let mut xattrs = Vec::new();
+    let private = mark.trim_end_matches("opaque").as_bytes();
+    for xattr in list(&path)? {
+        // Escaped ones belong to the image.
+        let own = xattr.strip_prefix(private).is_some_and(|rest| !rest.starts_with(b"overlay."));
+        if !own && let Some(value) = get(&path, &xattr)? {
+            xattrs.push((xattr, value));
+        }
+    }
+    Ok(Attributes {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        xattrs,
+    })
+}
+
+fn list(path: &str) -> Result<Vec<Vec<u8>>, SyscallError> {
+    // XATTR_LIST_MAX
+    let mut names = vec![0_u8; 64 << 10];
+    match listxattr(path, &mut names[..]) {
+        Ok(length) => {
+            names.truncate(length);
+            Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+        }
+        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(errno) => Err(SyscallError::new("listxattr", path, errno)),
+    }
+}
+
+fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, SyscallError> {
+    // XATTR_SIZE_MAX
+    let mut value = vec![0_u8; 64 << 10];
+    match getxattr(path, c_name(name), &mut value[..]) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(SyscallError::new("getxattr", quote(name), errno)),
+    }
+}
+
+/// Copies anything but a directory to `name` in `parent`.
+pub(super) fn file(metadata: &mut Metadata, found: &Found, mark: &str, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let at = UnpackError::at(name);
+    let attributes = attributes(found, mark).map_err(&at)?;
+    let kind = FileType::from_raw_mode(found.stat.st_mode);
+    match kind {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from = openat(&found.parent, c_name(&found.name), flags, Mode::empty())
+                .syscall("openat", || quote(&found.name))
+                .map_err(&at)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let to = openat(parent, c_name(name), flags, Mode::RUSR | Mode::WUSR)
+                .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
+                .map_err(&at)?;
+            data(from.as_fd(), to.as_fd(), found.stat.st_size as u64).map_err(&at)?;
+            metadata.apply_copy(to.as_fd(), name, &attributes)?;
+        }
+        FileType::Symlink => {
+            let target = readlinkat(&found.parent, c_name(&found.name), Vec::new())
+                .syscall("readlinkat", || quote(&found.name))
+                .map_err(&at)?;
+            symlinkat(&target, parent, c_name(name)).syscall("symlinkat", || quote(name)).map_err(&at)?;
+            metadata.apply_copy_unopened(parent, name, true, &attributes)?;
+        }
+        kind => {
+            mknodat(parent, c_name(name), kind, Mode::RUSR | Mode::WUSR, found.stat.st_rdev)
+                .syscall("mknodat", || quote(name))
+                .map_err(&at)?;
+            metadata.apply_copy_unopened(parent, name, false, &attributes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the data and leaves the holes.
+fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), SyscallError> {
+    ftruncate(to, size).syscall("ftruncate", || size.to_string())?;
+    let mut buffer = vec![0_u8; 256 << 10];
+    let mut end = 0;
+    loop {
+        let start = match seek(from, SeekFrom::Data(end)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(SyscallError::new("lseek", "SEEK_DATA", errno)),
+        };
+        end = seek(from, SeekFrom::Hole(start)).syscall("lseek", || "SEEK_HOLE".to_owned())?;
+        let mut offset = start;
+        while offset < end {
+            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..wanted).unwrap_or_default();
+            let count = pread(from, &mut *piece, offset).syscall("pread64", String::new)?;
+            let mut rest = piece.get(..count).unwrap_or_default();
+            if rest.is_empty() {
+                return Err(SyscallError::new("pread64", "the file became shorter", Errno::IO));
+            }
+            while !rest.is_empty() {
+                let written = pwrite(to, rest, offset).syscall("pwrite64", String::new)?;
+                rest = rest.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+        }
+    }
+}
+
+pub(super) fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}

@@ -1,0 +1,100 @@
+mod archives;
+mod cases;
+mod complete;
+mod metadata;
+mod mounted;
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::*;
+use crate::image::OverlayXattrs;
+
+/// Says why a test does not run; fails instead if the run was told that it must be able to.
+pub(super) fn skip(need: &str, reason: &str) {
+    let required = std::env::var("LAYERMOUNT_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|word| word == need), "{need} is required: {reason}");
+    eprintln!("SKIP: {reason}");
+}
+
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+pub(super) fn options(xattrs: OverlayXattrs) -> UnpackOptions {
+    let ownership = if is_root() { Ownership::Apply } else { Ownership::Squash };
+    UnpackOptions { xattrs, ownership, limits: LayerLimits::default() }
+}
+
+pub(super) fn open(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+/// Layers unpacked one after the other, as a store would.
+pub(super) struct Stack {
+    place: tempfile::TempDir,
+    pub(super) options: UnpackOptions,
+    /// Base first; emptied by an opaque root.
+    pub(super) layers: Vec<(PathBuf, OwnedFd)>,
+    count: usize,
+}
+
+impl Stack {
+    pub(super) fn new(options: UnpackOptions) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("layers")).unwrap();
+        Self { place, options, layers: Vec::new(), count: 0 }
+    }
+
+    /// Where the layers' directories and their surroundings lie.
+    pub(super) fn place(&self) -> &Path {
+        self.place.path()
+    }
+
+    pub(super) fn push(&mut self, tar: &[u8]) -> Result<Unpacked> {
+        let path = self.place().join("layers").join(self.count.to_string());
+        self.count += 1;
+        fs::create_dir(&path).unwrap();
+        let fd = open(&path);
+        let unpacked = unpack(&mut &*tar, fd.as_fd(), &self.options)?;
+        // What is kept beside a layer must come back as it was.
+        let json = serde_json::to_string(&unpacked).unwrap();
+        assert_eq!(serde_json::from_str::<Unpacked>(&json).unwrap(), unpacked);
+        if unpacked.opaque_root {
+            self.layers.clear();
+        }
+        let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
+        complete(fd.as_fd(), &unpacked.open, &lowers, &self.options)?;
+        self.layers.push((path, fd));
+        Ok(unpacked)
+    }
+
+    pub(super) fn top(&self) -> &Path {
+        &self.layers.last().unwrap().0
+    }
+
+    /// The merged tree, mounted nowhere.
+    pub(super) fn mount(&self) -> mounted::Mounted {
+        let empty = self.place().join("empty");
+        if !empty.exists() {
+            fs::create_dir(&empty).unwrap();
+        }
+        let empty = open(&empty);
+        // A single lower layer is no overlay to the kernel.
+        let lowers: Vec<_> = std::iter::once(empty.as_fd()).chain(self.layers.iter().map(|(_, fd)| fd.as_fd())).collect();
+        mounted::Mounted::new(&lowers, self.options.xattrs)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Directories may be closed to their owner.
+        let place = open(self.place());
+        for name in [c"layers", c"empty"] {
+            let _ = remove_tree(place.as_fd(), name);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Makes what the fold says.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat};
+use rustix::io::{Errno, pwrite, write};
+
+use super::metadata::{IMPLIED, Metadata};
+use super::root::{READ, Root, open_beneath};
+use super::{Skipped, UnpackError, c_name, remove_tree};
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::layer::{
+    Archive, Attributes, Device, DirectoryEnd, Displaced, Entry, Fold, Kind, Meaning, NodeId, Put, Region, Step, quote,
+};
+
+#[derive(Debug)]
+pub(super) struct Writer<'fd> {
+    root: Root<'fd>,
+    metadata: Metadata,
+    /// Devices that could not be made, and other names for them.
+    missing: HashSet<NodeId>,
+}
+
+impl<'fd> Writer<'fd> {
+    pub(super) fn new(root: Root<'fd>, metadata: Metadata) -> Self {
+        Self { root, metadata, missing: HashSet::new() }
+    }
+
+    pub(super) fn skipped(&self) -> Skipped {
+        self.metadata.skipped
+    }
+
+    /// Does one step; answers how many bytes of content were written.
+    pub(super) fn take(
+        &mut self,
+        fold: &Fold,
+        step: &Step,
+        entry: &Entry,
+        archive: &mut Archive<impl Read>,
+    ) -> Result<u64> {
+        let at = UnpackError::at(&entry.name);
+        let Step { implied, displaced, put } = step;
+        for directory in implied {
+            self.make_directory(fold, *directory).map_err(&at)?;
+        }
+        let (Put::Directory(node) | Put::Leaf(node) | Put::Link { node, .. } | Put::Nothing { node }) = *put;
+        let (parent, name) = fold.place_of(node);
+        let parent = self.root.directory(fold, parent).map_err(&at)?;
+        match displaced {
+            Displaced::Nothing => {}
+            Displaced::Leaf => match unlinkat(&parent, c_name(name), AtFlags::empty()) {
+                // A device that could not be made.
+                Err(Errno::NOENT) => {}
+                other => other.syscall("unlinkat", || quote(name)).map_err(&at)?,
+            },
+            Displaced::Tree => remove_tree(parent.as_fd(), &c_name(name))?,
+        }
+        match put {
+            Put::Nothing { .. } => Ok(0),
+            Put::Directory(_) => self.metadata.make_directory(parent.as_fd(), name).map_err(&at).map(|()| 0).map_err(Into::into),
+            Put::Leaf(node) => self.make_leaf(parent.as_fd(), name, *node, entry, archive),
+            Put::Link { node, target } => self.link(fold, parent.as_fd(), *node, *target).map_err(at).map(|()| 0).map_err(Into::into),
+        }
+    }
+
+    /// Whiteouts, opaque marks, and the directories' own attributes.
+    pub(super) fn finish(&mut self, fold: &Fold, meaning: &Meaning) -> Result<()> {
+        for directory in meaning.directories.iter().filter(|directory| directory.unmade) {
+            self.make_directory(fold, directory.node).map_err(UnpackError::at(&joined(fold, directory.node)))?;
+        }
+        for (parent, name) in &meaning.whiteouts {
+            let at = UnpackError::at(name);
+            let parent = self.root.directory(fold, *parent).map_err(&at)?;
+            mknodat(&parent, c_name(name), FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
+                .syscall("mknodat", || format!("{}, S_IFCHR, makedev(0, 0)", quote(name)))
+                .map_err(at)?;
+        }
+        for DirectoryEnd { node, attributes, opaque, whiteouts, .. } in meaning.directories.iter().rev() {
+            let path = joined(fold, *node);
+            let (parent, name) = fold.place_of(*node);
+            let mut open = || -> Result<_, SyscallError> {
+                let parent = self.root.directory(fold, parent)?;
+                open_beneath(parent.as_fd(), &[name], READ)
+            };
+            let fd = open().map_err(UnpackError::at(&path))?;
+            if *opaque {
+                self.metadata.mark_opaque(fd.as_fd(), &path)?;
+            }
+            if *whiteouts {
+                self.metadata.mark_whiteouts(fd.as_fd(), &path)?;
+            }
+            self.metadata.apply(fd.as_fd(), &path, attributes.as_ref().unwrap_or(&IMPLIED))?;
+        }
+        Ok(())
+    }
+
+    fn make_directory(&mut self, fold: &Fold, node: NodeId) -> Result<(), SyscallError> {
+        let (parent, name) = fold.place_of(node);
+        let parent = self.root.directory(fold, parent)?;
+        self.metadata.make_directory(parent.as_fd(), name)
+    }
+
+    fn make_leaf(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        node: NodeId,
+        entry: &Entry,
+        archive: &mut Archive<impl Read>,
+    ) -> Result<u64> {
+        let at = UnpackError::at(&entry.name);
+        let attributes = &entry.attributes;
+        match &entry.kind {
+            Kind::File { size, sparse } => {
+                return self.make_file(parent, name, (*size, sparse.as_deref()), entry, archive);
+            }
+            Kind::Symlink(target) => {
+                symlinkat(c_name(target), parent, c_name(name))
+                    .syscall("symlinkat", || format!("{}, {}", quote(target), quote(name)))
+                    .map_err(at)?;
+                self.metadata.apply_unopened(parent, name, true, attributes)?;
+            }
+            Kind::Fifo => self.make_special(parent, name, node, (FileType::Fifo, None), attributes)?,
+            Kind::CharDevice(device) => {
+                self.make_special(parent, name, node, (FileType::CharacterDevice, Some(*device)), attributes)?;
+            }
+            Kind::BlockDevice(device) => {
+                self.make_special(parent, name, node, (FileType::BlockDevice, Some(*device)), attributes)?;
+            }
+            // The fold puts these otherwise.
+            Kind::Directory | Kind::HardLink(_) => {}
+        }
+        Ok(0)
+    }
+
+    fn make_special(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        node: NodeId,
+        (kind, device): (FileType, Option<Device>),
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
+        let number = device.map_or(0, |Device { major, minor }| makedev(major, minor));
+        match mknodat(parent, c_name(name), kind, Mode::RUSR | Mode::WUSR, number) {
+            // Devices are for root in the initial user namespace alone.
+            Err(Errno::PERM) if device.is_some() => {
+                self.metadata.skipped.devices += 1;
+                self.missing.insert(node);
+                return Ok(());
+            }
+            other => other.syscall("mknodat", || quote(name)).map_err(UnpackError::at(name))?,
+        }
+        self.metadata.apply_unopened(parent, name, false, attributes)
+    }
+
+    fn make_file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        (size, sparse): (u64, Option<&[Region]>),
+        entry: &Entry,
+        archive: &mut Archive<impl Read>,
+    ) -> Result<u64> {
+        let at = UnpackError::at(&entry.name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(parent, c_name(name), flags, Mode::RUSR | Mode::WUSR)
+            .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
+            .map_err(&at)?;
+        let file = file.as_fd();
+        let mut written = 0;
+        match sparse {
+            None => {
+                while let piece @ [_, ..] = archive.data()? {
+                    let count = write(file, piece).syscall("write", || quote(name)).map_err(&at)?;
+                    archive.consume(count);
+                    written += count as u64;
+                }
+            }
+            Some(regions) => {
+                ftruncate(file, size).syscall("ftruncate", || format!("{}, {size}", quote(name))).map_err(&at)?;
+                for Region { offset, length } in regions {
+                    let mut done = 0;
+                    while done < *length {
+                        let piece = archive.data()?;
+                        let left = usize::try_from(length - done).unwrap_or(usize::MAX);
+                        let piece = piece.get(..left).unwrap_or(piece);
+                        let count = pwrite(file, piece, offset + done).syscall("pwrite", || quote(name)).map_err(&at)?;
+                        archive.consume(count);
+                        done += count as u64;
+                    }
+                    written += length;
+                }
+            }
+        }
+        self.metadata.apply(file, &entry.name, &entry.attributes)?;
+        Ok(written)
+    }
+
+    fn link(&mut self, fold: &Fold, parent: BorrowedFd<'_>, node: NodeId, target: NodeId) -> Result<(), SyscallError> {
+        if self.missing.contains(&target) {
+            self.metadata.skipped.devices += 1;
+            self.missing.insert(node);
+            return Ok(());
+        }
+        let (_, name) = fold.place_of(node);
+        let (target_parent, target_name) = fold.place_of(target);
+        let target_parent = self.root.directory(fold, target_parent)?;
+        // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.
+        linkat(&target_parent, c_name(target_name), parent, c_name(name), AtFlags::empty())
+            .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))
+    }
+}
+
+fn joined(fold: &Fold, node: NodeId) -> Vec<u8> {
+    fold.path(node).join(&b'/')
+}
