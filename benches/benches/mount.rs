@@ -30,7 +30,8 @@ fn mount_and_pivot(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| {
                 (0..iterations)
                     .map(|_| {
-                        let moved = HostCommand::new(env!("CARGO_BIN_EXE_move-once")).args(&directories).output().unwrap();
+                        let moved =
+                            HostCommand::new(env!("CARGO_BIN_EXE_move-once")).args(&directories).output().unwrap();
                         assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
                         Duration::from_nanos(String::from_utf8_lossy(&moved.stdout).trim().parse().unwrap())
                     })

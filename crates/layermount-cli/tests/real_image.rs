@@ -107,10 +107,17 @@ fn assert_equal_trees(ours: &Path, theirs: &Path, except: &[&str]) {
         .into_iter()
         .filter(|difference| {
             !except.iter().any(|path| difference.path() == Path::new(path))
-                && !["dev", "proc", "sys"].iter().any(|mount| !except.is_empty() && difference.path().starts_with(mount))
+                && !["dev", "proc", "sys"]
+                    .iter()
+                    .any(|mount| !except.is_empty() && difference.path().starts_with(mount))
         })
         .collect();
-    assert!(differences.is_empty(), "{} differences, such as {:#?}", differences.len(), &differences[..differences.len().min(10)]);
+    assert!(
+        differences.is_empty(),
+        "{} differences, such as {:#?}",
+        differences.len(),
+        &differences[..differences.len().min(10)]
+    );
 }
 
 #[test]
@@ -119,7 +126,10 @@ fn the_tree_equals_dockers_own_overlay() {
     let Some(layout) = real_image() else { return };
     // The container's overlay is mounted by dockerd, in the namespace that this thread leaves only as a copy.
     let name = format!("layermount-test-{}", std::process::id());
-    docker(&host, &["run", "-d", "--network", "none", "--name", &name, "--entrypoint", "sleep", "helloworld-py", "600"]);
+    docker(
+        &host,
+        &["run", "-d", "--network", "none", "--name", &name, "--entrypoint", "sleep", "helloworld-py", "600"],
+    );
     let merged = docker(&host, &["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", &name]);
     private_mounts();
     let world = World::new();
@@ -206,7 +216,12 @@ fn killed_runs_leave_no_mount() {
         run.wait().unwrap();
     }
     assert_eq!(host_mounts(), before);
-    assert!(world.processes_in_store().is_empty(), "a program outlived its layermount: {:?}", world.processes_in_store());
-    let left: Vec<PathBuf> = std::fs::read_dir(world.store().join("stage")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(
+        world.processes_in_store().is_empty(),
+        "a program outlived its layermount: {:?}",
+        world.processes_in_store()
+    );
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(world.store().join("stage")).unwrap().map(|e| e.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -10,10 +10,12 @@ mod manifest;
 mod near;
 mod oci_layout;
 mod rootfs;
+mod stored;
 
 pub use docker::{Docker, Pin};
 pub use oci_layout::OciLayouts;
 pub use rootfs::RootfsDirectories;
+pub use stored::StoredImages;
 
 use std::fmt;
 
@@ -94,10 +96,15 @@ impl Sources {
     }
 }
 
-/// Docker, then what the transports `oci:` and `rootfs:` name.
+/// The default store, then Docker; and what the transports `oci:` and `rootfs:` name.
 impl Default for Sources {
     fn default() -> Self {
-        Self::new(vec![Box::new(Docker::default()), Box::new(OciLayouts), Box::new(RootfsDirectories)])
+        Self::new(vec![
+            Box::new(StoredImages::default()),
+            Box::new(Docker::default()),
+            Box::new(OciLayouts),
+            Box::new(RootfsDirectories),
+        ])
     }
 }
 

@@ -4,8 +4,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::error::SyscallContext;
 use crate::image::OverlayXattrs;
 
 /// Layers as directories in overlayfs form, base first, each with what keeps it from being removed.
@@ -53,6 +55,41 @@ impl Default for RootAttributes {
 }
 
 impl LayerStack {
+    /// Directories that are in overlayfs form already, base first, with the namespace of the marks in them. The root
+    /// directory's attributes are the topmost one's. A directory that stands twice counts once, at its topmost place.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be opened, or is no directory.
+    pub fn from_directories(
+        directories: impl IntoIterator<Item = PathBuf>,
+        xattrs: OverlayXattrs,
+    ) -> crate::error::Result<Self> {
+        let mut layers: Vec<StackedLayer> = Vec::new();
+        let mut seen = std::collections::HashMap::new();
+        let mut root = RootAttributes::default();
+        for path in directories {
+            let show = || format!("{}, O_PATH|O_DIRECTORY", path.display());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(&path, flags, Mode::empty()).syscall("open", show)?;
+            let stat = rustix::fs::fstat(&directory).syscall("fstat", show)?;
+            root = RootAttributes {
+                mode: stat.st_mode & 0o7777,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+                mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+                xattrs: Vec::new(),
+            };
+            if let Some(below) = seen.insert((stat.st_dev, stat.st_ino), layers.len()) {
+                layers.remove(below);
+                seen.values_mut().filter(|place| **place > below).for_each(|place| *place -= 1);
+            }
+            let path = std::path::absolute(&path).unwrap_or(path);
+            layers.push(StackedLayer::new(directory, path, None));
+        }
+        Ok(Self::new(layers, xattrs, root))
+    }
+
     pub(crate) fn new(layers: Vec<StackedLayer>, xattrs: OverlayXattrs, root: RootAttributes) -> Self {
         Self { layers, xattrs, root }
     }

@@ -30,7 +30,6 @@
 
 mod archive;
 mod entry;
-mod listing;
 mod lock;
 mod prune;
 mod realize;
@@ -38,13 +37,11 @@ mod record;
 mod root;
 mod stage;
 mod usage;
-mod verify;
 
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
 pub use usage::{StoredLayer, Usage};
-pub use verify::{Damage, Verified};
 
 use std::path::{Path, PathBuf};
 
@@ -105,10 +102,14 @@ impl Fault for StoreError {
         let hint = match self {
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
             Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
-            Self::WritableByOthers { .. } => "layers run as programs: take the others' write permission away (chmod go-w)",
+            Self::WritableByOthers { .. } => {
+                "layers run as programs: take the others' write permission away (chmod go-w)"
+            }
             Self::LayerGone { .. } => "pull the image again",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
-            Self::WrongDiffId { .. } => "the image's config does not belong to its layers: build or pull the image anew",
+            Self::WrongDiffId { .. } => {
+                "the image's config does not belong to its layers: build or pull the image anew"
+            }
             _ => return None,
         };
         Some(hint.into())
@@ -194,10 +195,5 @@ impl Store {
     /// Removes what no image needs and no process uses.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         prune::prune(&self.root, options)
-    }
-
-    /// Reads every layer and compares it with what was unpacked.
-    pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
-        verify::verify(&self.root, progress)
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Fault, Result, ResultExt};
 use crate::image::{ImageArchive, Layer};
 
 use super::StoreError;
-use super::entry::{Key, Shelf};
+use super::entry::Shelf;
 use super::lock::KeyLock;
 use super::realize::{LayerEvent, Work};
 use super::stage::Stage;
@@ -97,6 +97,7 @@ fn may_be_wanted(name: &str, start: &[u8], missing: &HashMap<DiffId, &Layer>) ->
 
 fn is_tar_header(block: &[u8]) -> bool {
     let header = tar::Header::from_byte_slice(block);
-    let sum: u32 = block.iter().enumerate().map(|(i, &b)| u32::from(if (148..156).contains(&i) { b' ' } else { b })).sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(i, &b)| u32::from(if (148..156).contains(&i) { b' ' } else { b })).sum();
     header.cksum().is_ok_and(|stated| stated == sum)
 }

@@ -90,8 +90,7 @@ impl Shelf {
     pub(crate) fn open_or_create(root: &StoreRoot, name: &str) -> Result<Self> {
         let layers = root.part_or_create(Part::Layers)?;
         let path = root.path_of(Part::Layers, name);
-        let directory =
-            open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
+        let directory = open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
         Ok(Self { directory, path })
     }
 
@@ -135,8 +134,7 @@ impl Entry {
     fn read(directory: OwnedFd, path: PathBuf) -> Result<Self> {
         let file = || path.join(RECORD).display().to_string();
         let bytes = read_file(directory.as_fd(), RECORD).syscall("read", file)?;
-        let record =
-            serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { file: file(), source })?;
+        let record = serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { file: file(), source })?;
         Ok(Self { directory: Arc::new(directory), record, path })
     }
 

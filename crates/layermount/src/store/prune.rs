@@ -87,7 +87,9 @@ fn needed_names(root: &StoreRoot) -> Result<HashSet<String>> {
     for stored in record::list(root)? {
         for layer in stored.image().layers() {
             let (diff_id, chain_id) = (layer.diff_id.clone(), layer.chain_id.clone());
-            names.extend([Key::Diff(diff_id.clone()), Key::Chain(chain_id), Key::Open(diff_id)].map(|key| key.file_name()));
+            names.extend(
+                [Key::Diff(diff_id.clone()), Key::Chain(chain_id), Key::Open(diff_id)].map(|key| key.file_name()),
+            );
         }
     }
     Ok(names)
@@ -141,7 +143,8 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
             continue;
         };
         if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
-            rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty()).syscall("unlinkat", || path.display().to_string())?;
+            rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())
+                .syscall("unlinkat", || path.display().to_string())?;
         }
     }
     Ok(())

@@ -11,8 +11,8 @@ use crate::error::{Error, Result, ResultExt, SyscallContext};
 use crate::image::{Blobs, Content, Image, Layer, Located, OverlayXattrs};
 use crate::layer::LayerLimits;
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
-use crate::userns::Caller;
 use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
+use crate::userns::Caller;
 
 use super::StoreError;
 use super::archive;
@@ -245,12 +245,16 @@ impl Work<'_> {
         let made_meanwhile =
             shelf.mountable(layer)?.is_some() || shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_some();
         if !made_meanwhile {
-            let descriptor = layer
-                .descriptor
-                .as_ref()
-                .ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
+            let descriptor =
+                layer.descriptor.as_ref().ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
             let made = Stage::with(self.root, |stage| {
-                let blob = Watched { inner: blobs.open(descriptor)?, work: self, layer, size: Some(descriptor.size()), read: 0 };
+                let blob = Watched {
+                    inner: blobs.open(descriptor)?,
+                    work: self,
+                    layer,
+                    size: Some(descriptor.size()),
+                    read: 0,
+                };
                 let decoder = Decoder::new(blob, Some(descriptor), &self.form.decode)?;
                 self.unpack_and_publish(shelf, stage, decoder, |found| found == &layer.diff_id)
             });

@@ -89,8 +89,7 @@ pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
 /// Puts a document in place of the one that was there; readers see the one or the other.
 fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) -> Result<()> {
     let display = || root.path_of(part, name).display().to_string();
-    let text =
-        serde_json::to_vec(document).map_err(|source| StoreError::Malformed { file: display(), source })?;
+    let text = serde_json::to_vec(document).map_err(|source| StoreError::Malformed { file: display(), source })?;
     let directory = root.part_or_create(part)?;
     Stage::with(root, |stage| {
         write_file(stage.directory(), name, &text).syscall("write", display)?;

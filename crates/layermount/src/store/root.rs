@@ -79,7 +79,8 @@ impl StoreRoot {
     /// A part of the store, made where it is missing.
     pub(crate) fn part_or_create(&self, part: Part) -> Result<OwnedFd> {
         let root = self.create()?;
-        open_or_create(root, part.name()).map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno).into())
+        open_or_create(root, part.name())
+            .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno).into())
     }
 
     /// The path of a part's entry, for messages and for display.

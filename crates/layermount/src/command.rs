@@ -1,0 +1,285 @@
+//! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
+
+mod error;
+mod launch;
+mod prepare;
+mod process;
+mod spawn;
+mod user;
+
+pub use process::{Child, ParseSignalError, Signal};
+
+use std::ffi::{OsStr, OsString};
+use std::ops::BitOr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use crate::enter::{Access, Furnish};
+use crate::image::{Image, Platform};
+
+/// A program to be run inside an image, and how.
+///
+/// Nothing is taken over from the calling process but the standard streams: not its environment, not its descriptors.
+#[derive(Debug)]
+pub struct Command {
+    entrypoint: Vec<OsString>,
+    arguments: Vec<OsString>,
+    /// The arguments are the image's, to be replaced by the first that are given.
+    default_arguments: bool,
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+    user: String,
+    streams: [Stdio; 3],
+    preserved: Vec<RawFd>,
+    die_with_parent: bool,
+    platform: Option<Platform>,
+    entering: Entering,
+}
+
+/// What has to be known before the image is entered.
+#[derive(Debug, Default)]
+struct Entering {
+    hostname: Option<String>,
+    namespaces: Option<Namespaces>,
+    furnish: Option<Furnish>,
+    binds: Vec<crate::enter::Bind>,
+}
+
+impl Command {
+    /// A program by path, or by name to be looked for in the `PATH` inside.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            entrypoint: vec![program.as_ref().to_owned()],
+            arguments: Vec::new(),
+            default_arguments: false,
+            environment: Vec::new(),
+            directory: PathBuf::from("/"),
+            user: String::new(),
+            streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
+            preserved: Vec::new(),
+            die_with_parent: false,
+            platform: None,
+            entering: Entering::default(),
+        }
+    }
+
+    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User` and `WorkingDir`.
+    pub fn for_image(image: &Image) -> Self {
+        let config = image.config();
+        let words = |words: &[String]| words.iter().map(OsString::from).collect();
+        let mut command = Self::new("");
+        command.entrypoint = words(config.entrypoint());
+        command.arguments = words(config.cmd());
+        command.default_arguments = true;
+        command.user = config.user().to_owned();
+        command.platform = Some(image.platform().clone());
+        if !config.working_dir().is_empty() {
+            command.directory = PathBuf::from(config.working_dir());
+        }
+        for variable in config.env() {
+            // As Docker reads it: what has no "=" is no variable.
+            if let Some((name, value)) = variable.split_once('=') {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Replaces the image's entrypoint, and its `Cmd` with it.
+    pub fn entrypoint(&mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.entrypoint = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        if self.default_arguments {
+            self.arguments.clear();
+            self.default_arguments = false;
+        }
+        self
+    }
+
+    /// Adds an argument. The first one replaces the image's `Cmd`.
+    pub fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
+        if self.default_arguments {
+            self.arguments.clear();
+            self.default_arguments = false;
+        }
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments. The first ones replace the image's `Cmd`; its entrypoint stays.
+    pub fn args(&mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        for argument in arguments {
+            self.arg(argument);
+        }
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
+        match self.environment.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.environment.push((name, value)),
+        }
+        self
+    }
+
+    /// Removes an environment variable. `PATH` and `HOME` are given their usual values when they are missing.
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.retain(|(known, _)| known != name.as_ref());
+        self
+    }
+
+    /// Removes all variables, also those of the image.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.environment.clear();
+        self
+    }
+
+    /// The directory inside in which the program starts, made when missing.
+    pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
+        self.directory = directory.as_ref().to_owned();
+        self
+    }
+
+    /// `user[:group]` by name, as the image's own files know it, or by number.
+    pub fn user(&mut self, user: impl Into<String>) -> &mut Self {
+        self.user = user.into();
+        self
+    }
+
+    /// The hostname inside. Without one, a uts namespace gets twelve random hexadecimal digits, as Docker gives.
+    pub fn hostname(&mut self, hostname: impl Into<String>) -> &mut Self {
+        self.entering.hostname = Some(hostname.into());
+        self
+    }
+
+    /// The program's standard input.
+    pub fn stdin(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.streams[0] = stream.into();
+        self
+    }
+
+    /// The program's standard output.
+    pub fn stdout(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.streams[1] = stream.into();
+        self
+    }
+
+    /// The program's standard error.
+    pub fn stderr(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.streams[2] = stream.into();
+        self
+    }
+
+    /// The namespaces that the program gets to itself, besides the mount namespace.
+    pub fn namespaces(&mut self, namespaces: Namespaces) -> &mut Self {
+        self.entering.namespaces = Some(namespaces);
+        self
+    }
+
+    /// What is put around the image's tree, also the bind mounts.
+    pub fn furnish(&mut self, furnish: Furnish) -> &mut Self {
+        self.entering.furnish = Some(furnish);
+        self
+    }
+
+    /// Adds a bind mount to those of [`Command::furnish`].
+    pub fn bind(&mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> &mut Self {
+        let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());
+        self.entering.binds.push(crate::enter::Bind { host, inside, access });
+        self
+    }
+
+    /// Whether the kernel kills the program when the thread that has spawned it ends.
+    pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
+        self.die_with_parent = on;
+        self
+    }
+
+    /// Lets the program have this descriptor, under the same number; all others from 3 up are closed.
+    pub fn preserve_fd(&mut self, fd: RawFd) -> &mut Self {
+        self.preserved.push(fd);
+        self
+    }
+}
+
+/// One of a program's standard streams.
+#[derive(Debug)]
+pub struct Stdio(Stream);
+
+#[derive(Debug)]
+enum Stream {
+    Inherit,
+    Null,
+    Piped,
+    File(OwnedFd),
+}
+
+impl Stdio {
+    /// The calling process's own.
+    pub fn inherit() -> Self {
+        Self(Stream::Inherit)
+    }
+
+    /// The host's `/dev/null`.
+    pub fn null() -> Self {
+        Self(Stream::Null)
+    }
+
+    /// A pipe, whose other end is in the [`Child`]. Not for [`Entered::exec`](crate::Entered::exec).
+    pub fn piped() -> Self {
+        Self(Stream::Piped)
+    }
+}
+
+impl<F: Into<OwnedFd>> From<F> for Stdio {
+    fn from(file: F) -> Self {
+        Self(Stream::File(file.into()))
+    }
+}
+
+/// A set of namespaces that a program gets to itself. A mount namespace it always gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Namespaces(i32);
+
+impl Namespaces {
+    /// Processes: the program is pid 1, and when it ends the kernel kills everything that it has started.
+    pub const PID: Self = Self(nix::libc::CLONE_NEWPID);
+    /// System V IPC and POSIX message queues.
+    pub const IPC: Self = Self(nix::libc::CLONE_NEWIPC);
+    /// Hostname.
+    pub const UTS: Self = Self(nix::libc::CLONE_NEWUTS);
+    /// The cgroup hierarchy's root.
+    pub const CGROUP: Self = Self(nix::libc::CLONE_NEWCGROUP);
+
+    /// None but the mount namespace.
+    pub const fn empty() -> Self {
+        Self(0)
+    }
+
+    /// Whether all of `other` are in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// This set without those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// Pid, ipc and uts.
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self::PID | Self::IPC | Self::UTS
+    }
+}
+
+impl BitOr for Namespaces {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}

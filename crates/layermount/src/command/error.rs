@@ -1,0 +1,145 @@
+//! What keeps a command from running.
+
+use rustix::io::Errno;
+
+use super::launch::{MAX_GROUPS, Stage};
+use crate::error::{ErrorKind, Fault, SyscallError};
+use crate::image::Platform;
+
+/// A command that cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("no program to run: the image has neither an entrypoint nor a command")]
+    NoProgram,
+    #[error("{what} {text:?} has a zero byte")]
+    ZeroByte { what: &'static str, text: String },
+    #[error("{name:?} is not the name of an environment variable")]
+    Variable { name: String },
+    #[error("{text:?} is not a user of the form user[:group], names or numbers")]
+    User { text: String },
+    #[error("{text:?} is not a hostname")]
+    Hostname { text: String },
+    #[error("{what} belongs to entering the image, which has happened already")]
+    TooLate { what: &'static str },
+    #[error("a hostname needs a uts namespace of its own")]
+    SharedHostname,
+    #[error("cannot {doing}")]
+    System {
+        doing: &'static str,
+        #[source]
+        cause: SyscallError,
+    },
+    #[error("cannot start a child process in new namespaces")]
+    Clone {
+        user_namespace: bool,
+        #[source]
+        cause: SyscallError,
+    },
+    #[error("the child process ended before it became the program ({status})")]
+    Died { status: std::process::ExitStatus },
+    #[error(transparent)]
+    Launch(Box<LaunchError>),
+}
+
+/// What the child says about the way into the program.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", describe(*stage, what))]
+pub(crate) struct LaunchError {
+    pub(super) stage: Stage,
+    /// The program, user or directory in question.
+    pub(super) what: String,
+    pub(super) platform: Option<Platform>,
+    #[source]
+    pub(super) cause: Option<SyscallError>,
+}
+
+fn describe(stage: Stage, what: &str) -> String {
+    match stage {
+        Stage::Streams => "cannot set up the standard streams".to_owned(),
+        Stage::UserNotFound => format!("the image has no user {what:?}"),
+        Stage::GroupNotFound => format!("the image has no group {what:?}"),
+        Stage::TooManyGroups => format!("the image puts user {what:?} into more than {MAX_GROUPS} groups"),
+        Stage::Home => format!("the home directory of user {what:?} is not usable"),
+        Stage::WorkingDirectory => format!("cannot use the working directory {what}"),
+        Stage::Groups | Stage::Credentials => format!("cannot become user {what:?}"),
+        Stage::Parent => "the parent process has ended".to_owned(),
+        Stage::Preserve => "a descriptor to be preserved is not open".to_owned(),
+        Stage::ProgramNotFound => format!("program {what:?} not found in the image"),
+        Stage::InterpreterNotFound => format!("the program {what:?} exists, its interpreter or loader does not"),
+        Stage::NotExecutable => format!("cannot execute {what:?}"),
+    }
+}
+
+impl Fault for CommandError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoProgram
+            | Self::ZeroByte { .. }
+            | Self::Variable { .. }
+            | Self::User { .. }
+            | Self::Hostname { .. }
+            | Self::TooLate { .. }
+            | Self::SharedHostname => ErrorKind::InvalidInput,
+            Self::System { cause, .. } => cause.kind(),
+            Self::Clone { user_namespace: true, .. } => ErrorKind::PermissionDenied,
+            Self::Clone { cause, .. } => cause.kind(),
+            Self::Died { .. } => ErrorKind::Os,
+            Self::Launch(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoProgram => "name a program".to_owned(),
+            Self::Clone { user_namespace: true, .. } => crate::userns::NO_USER_NAMESPACES.to_owned(),
+            Self::Launch(error) => return error.hint(),
+            Self::TooLate { .. } => "give it to pivot_with, or spawn the command".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+impl Fault for LaunchError {
+    fn kind(&self) -> ErrorKind {
+        match self.stage {
+            Stage::UserNotFound | Stage::GroupNotFound => ErrorKind::UserNotFound,
+            Stage::TooManyGroups | Stage::Home => ErrorKind::InvalidImage,
+            Stage::ProgramNotFound => ErrorKind::ProgramNotFound,
+            Stage::InterpreterNotFound | Stage::NotExecutable => ErrorKind::ProgramNotExecutable,
+            Stage::Preserve => ErrorKind::InvalidInput,
+            _ => self.cause.as_ref().map_or(ErrorKind::Os, Fault::kind),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let errno = self.cause.as_ref().map(SyscallError::errno);
+        Some(match (self.stage, errno) {
+            (Stage::UserNotFound | Stage::GroupNotFound, _) => {
+                "names are looked up in the image's own /etc/passwd and /etc/group; a number needs no entry there"
+                    .to_owned()
+            }
+            (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
+                "without privileges there is only root inside, mapped to yourself: run as user 0, or as root outside"
+                    .to_owned()
+            }
+            (Stage::InterpreterNotFound, _) => {
+                "look at its #! line, or at the loader that it was linked for (an image of another C library?)"
+                    .to_owned()
+            }
+            (Stage::NotExecutable, Some(Errno::NOEXEC)) => match &self.platform {
+                Some(platform) if platform.distance_to(&Platform::host()).is_none() => {
+                    format!("the image is for {platform}, this machine is {}", Platform::host())
+                }
+                _ => "it is neither a script with a #! line nor a binary for this machine".to_owned(),
+            },
+            (Stage::NotExecutable, Some(Errno::ACCESS)) => {
+                "it is a directory, or not marked as executable for this user, or lies on a mount with noexec"
+                    .to_owned()
+            }
+            (Stage::WorkingDirectory, Some(Errno::LOOP)) => {
+                "links of /proc lead outside of the image and are not followed".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}

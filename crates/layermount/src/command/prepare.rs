@@ -1,0 +1,282 @@
+//! From a [`Command`] to a [`Launch`]: everything that can be wrong with it is found here, before there is a child.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::error::{CommandError, LaunchError};
+use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
+use super::user::UserSpec;
+use super::{Command, Stdio, Stream};
+use crate::error::{Error, SyscallContext, SyscallError};
+use crate::script::Failure;
+use crate::sys::exec::Strings;
+use crate::userns::Caller;
+
+/// What Docker gives to images that set none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Linux's limit for a path, and `HOME=`.
+const HOME_ROOM: usize = 4096 + 8;
+
+/// Our ends of the pipes.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Option<ChildStdout>,
+    pub(super) stderr: Option<ChildStderr>,
+}
+
+impl Command {
+    /// [`Entered::exec`](crate::Entered::exec).
+    pub(crate) fn exec_here(self) -> Error {
+        match self.exec_or(Caller::current()) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        }
+    }
+
+    fn exec_or(mut self, caller: Caller) -> Result<std::convert::Infallible, CommandError> {
+        let entering = &self.entering;
+        let too_late = [
+            (entering.hostname.is_some(), "a hostname"),
+            (entering.namespaces.is_some(), "a set of namespaces"),
+            (entering.furnish.is_some(), "furnishing"),
+            (!entering.binds.is_empty(), "a bind mount"),
+        ];
+        if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
+            return Err(CommandError::TooLate { what });
+        }
+        if self.streams.iter().any(|stream| matches!(stream.0, Stream::Piped)) {
+            return Err(CommandError::TooLate { what: "a pipe to a parent" });
+        }
+        let (mut launch, _) = self.launch(caller.is_sole_user())?;
+        let failure = launch.run(None);
+        Err(self.explain(&failure))
+    }
+
+    /// Checks everything, looks nothing up inside the image, and opens the streams.
+    pub(super) fn launch(&mut self, single_user: bool) -> Result<(Launch, Pipes), CommandError> {
+        let words: Vec<_> = self.entrypoint.iter().chain(&self.arguments).collect();
+        let program = words.first().filter(|program| !program.is_empty()).ok_or(CommandError::NoProgram)?;
+        let path = self.variable("PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
+        let candidates = candidates(program, path)?;
+        let arguments = words.iter().map(|word| c_string("argument", word)).collect::<Result<_, _>>()?;
+        let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
+        let directory = c_string("working directory", self.directory.as_os_str())?;
+        let environment = Strings::new(self.environment()?, HOME_ROOM);
+        let wants_home = self.variable("HOME").is_none();
+        let mut pipes = Pipes::default();
+        let [stdin, stdout, stderr] =
+            std::mem::replace(&mut self.streams, [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]);
+        let (stdin, ours) = open_stream(stdin, false)?;
+        pipes.stdin = ours.map(ChildStdin::from);
+        let (stdout, ours) = open_stream(stdout, true)?;
+        pipes.stdout = ours.map(ChildStdout::from);
+        let (stderr, ours) = open_stream(stderr, true)?;
+        pipes.stderr = ours.map(ChildStderr::from);
+        let launch = Launch {
+            candidates,
+            arguments: Strings::new(arguments, 0),
+            environment,
+            wants_home,
+            user,
+            directory,
+            streams: [stdin, stdout, stderr],
+            preserved: self.preserved.clone(),
+            die_with_parent: self.die_with_parent,
+            single_user,
+            database: vec![0; MAX_DATABASE],
+            groups: Vec::with_capacity(MAX_GROUPS),
+        };
+        Ok((launch, pipes))
+    }
+
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+    }
+
+    fn environment(&self) -> Result<Vec<CString>, CommandError> {
+        let join = |name: &OsStr, value: &OsStr| {
+            let mut text = name.to_owned();
+            text.push("=");
+            text.push(value);
+            c_string("environment variable", &text)
+        };
+        let mut environment = Vec::with_capacity(self.environment.len() + 1);
+        if self.variable("PATH").is_none() {
+            environment.push(join(OsStr::new("PATH"), OsStr::new(DEFAULT_PATH))?);
+        }
+        for (name, value) in &self.environment {
+            if name.is_empty() || name.as_bytes().contains(&b'=') {
+                return Err(CommandError::Variable { name: name.to_string_lossy().into_owned() });
+            }
+            environment.push(join(name, value)?);
+        }
+        Ok(environment)
+    }
+
+    /// Puts what the child says into words.
+    pub(super) fn explain(&self, failure: &Failure) -> CommandError {
+        let stage = Stage::of(failure).unwrap_or(Stage::Streams);
+        let program = self.entrypoint.first().or(self.arguments.first()).cloned().unwrap_or_default();
+        let (what, call) = match stage {
+            Stage::Streams => (String::new(), "dup2"),
+            Stage::UserNotFound | Stage::TooManyGroups | Stage::Home => {
+                (self.user.split(':').next().unwrap_or_default().to_owned(), "setgroups")
+            }
+            Stage::GroupNotFound => (self.user.split(':').nth(1).unwrap_or_default().to_owned(), "setgroups"),
+            Stage::Groups => (self.user.clone(), "setgroups"),
+            Stage::Credentials => (self.user.clone(), "setresuid"),
+            Stage::WorkingDirectory => (self.directory.display().to_string(), "openat2"),
+            Stage::Parent => (String::new(), "prctl"),
+            Stage::Preserve => (String::new(), "fcntl"),
+            Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
+                (program.to_string_lossy().into_owned(), "execve")
+            }
+        };
+        let found_out_by_reading = matches!(
+            stage,
+            Stage::UserNotFound | Stage::GroupNotFound | Stage::TooManyGroups | Stage::Home | Stage::ProgramNotFound
+        );
+        let cause = (!found_out_by_reading).then(|| SyscallError::new(call, format!("{what:?}"), failure.errno));
+        CommandError::Launch(Box::new(LaunchError { stage, what, platform: self.platform.clone(), cause }))
+    }
+}
+
+/// A name without a slash is looked for in the directories of `path`; only absolute ones, because the working directory is
+/// the image's to choose.
+fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandError> {
+    if program.as_bytes().contains(&b'/') {
+        return Ok(vec![c_string("program", program)?]);
+    }
+    let directories = path.as_bytes().split(|byte| *byte == b':').filter(|directory| directory.starts_with(b"/"));
+    directories
+        .map(|directory| {
+            let joined = [directory, program.as_bytes()].join(&b'/');
+            c_string("program", &OsString::from_vec(joined))
+        })
+        .collect()
+}
+
+fn c_string(what: &'static str, text: &OsStr) -> Result<CString, CommandError> {
+    CString::new(text.as_bytes())
+        .map_err(|_| CommandError::ZeroByte { what, text: text.to_string_lossy().into_owned() })
+}
+
+/// The child's end and ours. The child's end is above the three numbers that it is going to be copied on to.
+fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), CommandError> {
+    let system = |cause| CommandError::System { doing: "prepare the standard streams", cause };
+    let (theirs, ours) = match stream.0 {
+        Stream::Inherit => return Ok((None, None)),
+        Stream::File(file) => (file, None),
+        Stream::Null => {
+            let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+            (null.syscall("open", || "/dev/null".to_owned()).map_err(system)?, None)
+        }
+        Stream::Piped => {
+            let pipe = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
+            let (reader, writer) = pipe.map_err(system)?;
+            if output { (writer, Some(reader)) } else { (reader, Some(writer)) }
+        }
+    };
+    let theirs =
+        fcntl_dupfd_cloexec(&theirs, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned()).map_err(system)?;
+    Ok((Some(theirs), ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Image;
+    use crate::image::{Config, Content, ImageParts, Platform};
+
+    fn image(config: &str) -> Image {
+        Image::new(ImageParts {
+            id: None,
+            manifest_digest: None,
+            names: Vec::new(),
+            platform: Platform::host(),
+            config: Config::parse(config).unwrap(),
+            descriptors: None,
+            content: Content::Stored,
+        })
+        .unwrap()
+    }
+
+    fn words(command: &Command) -> Vec<&str> {
+        command.entrypoint.iter().chain(&command.arguments).map(|word| word.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn arguments_replace_cmd_and_an_entrypoint_replaces_both() {
+        let image = image(r#"{"config":{"Entrypoint":["/e","-x"],"Cmd":["c"],"Env":["A=1","B","A=2"]}}"#);
+        assert_eq!(words(&Command::for_image(&image)), ["/e", "-x", "c"]);
+        assert_eq!(words(Command::for_image(&image).args(["a", "b"]).arg("d")), ["/e", "-x", "a", "b", "d"]);
+        assert_eq!(words(Command::for_image(&image).entrypoint(["/f"])), ["/f"]);
+        assert_eq!(words(Command::for_image(&image).arg("a").entrypoint(["/f"])), ["/f", "a"]);
+        assert_eq!(words(Command::for_image(&image).entrypoint(["/f"]).arg("a")), ["/f", "a"]);
+        let mut command = Command::for_image(&image);
+        let environment = command.env("C", "3").env_remove("C").environment().unwrap();
+        assert_eq!(environment, [CString::new(format!("PATH={DEFAULT_PATH}")).unwrap(), c"A=2".to_owned()]);
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_absolute_directories() {
+        let found = |program: &str, path: &str| candidates(OsStr::new(program), OsStr::new(path)).unwrap();
+        assert_eq!(found("sh", "/bin::.:rel:/usr/bin"), [c"/bin/sh".to_owned(), c"/usr/bin/sh".to_owned()]);
+        assert_eq!(found("./sh", "/bin"), [c"./sh".to_owned()]);
+        assert!(found("sh", "").is_empty());
+    }
+
+    #[test]
+    fn nonsense_is_refused_before_anything_happens() {
+        let refused = |change: &dyn Fn(&mut Command)| {
+            let mut command = Command::new("x");
+            change(&mut command);
+            Error::from(command.launch(false).unwrap_err()).kind()
+        };
+        use crate::ErrorKind::InvalidInput;
+        assert_eq!(
+            refused(&|command| {
+                command.arg("a\0b");
+            }),
+            InvalidInput
+        );
+        assert_eq!(
+            refused(&|command| {
+                command.env("", "x");
+            }),
+            InvalidInput
+        );
+        assert_eq!(
+            refused(&|command| {
+                command.env("A=B", "x");
+            }),
+            InvalidInput
+        );
+        assert_eq!(
+            refused(&|command| {
+                command.user("a:b:c");
+            }),
+            InvalidInput
+        );
+        assert_eq!(
+            refused(&|command| {
+                command.entrypoint([""; 0]);
+            }),
+            InvalidInput
+        );
+        assert_eq!(
+            refused(&|command| {
+                command.current_dir("a\0");
+            }),
+            InvalidInput
+        );
+    }
+}

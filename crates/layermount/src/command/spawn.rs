@@ -1,0 +1,170 @@
+//! [`RootMount::spawn`]: a child that enters the image and becomes the program.
+//!
+//! ```text
+//! parent                               child, in new namespaces
+//!   Script, Launch made ready
+//!   clone3 ------------------------->  runs the script: mounts, pivot_root
+//!   reads the pipe                     runs the launch: user, directory, descriptors
+//!   '!' <----------------------------  right before execve
+//!   end of file <--------------------  execve closes the pipe: it runs
+//!   or a Failure <-------------------  something failed; put into words by the parent
+//! ```
+
+use std::io::Read as _;
+use std::os::fd::AsFd;
+
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::error::CommandError;
+use super::launch::ABOUT_TO_EXEC;
+use super::process::Child;
+use super::{Command, Namespaces};
+use crate::enter::steps::Surroundings;
+use crate::error::{Result, SyscallContext};
+use crate::overlay::RootMount;
+use crate::script::{Failure, Script, Step, write_all};
+use crate::sys::fork;
+
+impl RootMount {
+    /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
+    ///
+    /// Returns when the program runs (after `execve`), or says why it does not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ProgramNotFound`](crate::ErrorKind::ProgramNotFound),
+    /// [`ErrorKind::ProgramNotExecutable`](crate::ErrorKind::ProgramNotExecutable),
+    /// [`ErrorKind::UserNotFound`](crate::ErrorKind::UserNotFound), and whatever the kernel says. No process is left then.
+    pub fn spawn(self, mut command: Command) -> Result<Child> {
+        let namespaces = command.entering.namespaces.unwrap_or_default();
+        let hostname = command.hostname_for(namespaces)?;
+        let user_namespace = !self.caller.may_mount;
+        let around = Surroundings {
+            may_make_devices: self.caller.may_make_devices,
+            user_namespace,
+            private_pids: namespaces.contains(Namespaces::PID),
+            private_ipc: namespaces.contains(Namespaces::IPC),
+            hostname: &hostname,
+        };
+        let mut furnish = command.entering.furnish.take().unwrap_or_default();
+        furnish.binds.append(&mut command.entering.binds);
+        let mut script = Script::new();
+        self.push_into(&mut script, &furnish, &around)?;
+        if namespaces.contains(Namespaces::UTS) {
+            let name = std::ffi::CString::new(hostname.as_str());
+            let name = name.map_err(|_| CommandError::Hostname { text: hostname.clone() })?;
+            script.doing("set the hostname").push(Step::SetHostname(name));
+        }
+        let (mut launch, pipes) = command.launch(user_namespace || self.caller.is_sole_user())?;
+        let mut files = script.files();
+
+        let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
+        let (reader, writer) =
+            pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
+        // Out of the way of the standard streams, should those be closed here.
+        let writer =
+            fcntl_dupfd_cloexec(&writer, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned()).map_err(system)?;
+        let mut reader = Some(reader);
+        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
+        let process = fork::start(flags, &mut || {
+            // With the reading end here, the parent's end would go unnoticed.
+            drop(reader.take());
+            let failure = match script.run(&mut files) {
+                Ok(()) => launch.run(Some(writer.as_fd())),
+                Err(failure) => failure,
+            };
+            // If that fails there is nobody to tell.
+            let _ = write_all(writer.as_fd(), &failure.encode());
+            125
+        });
+        drop(writer);
+        // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
+        let process =
+            process.syscall("clone3", || "CLONE_NEW*, ...".to_owned()).map_err(|cause| CommandError::Clone {
+                user_namespace: user_namespace && matches!(cause.errno(), Errno::PERM | Errno::NOSPC | Errno::USERS),
+                cause,
+            })?;
+        let mut child = Child::new(process);
+        let mut report = Vec::new();
+        if let Some(reader) = reader.take() {
+            std::fs::File::from(reader)
+                .read_to_end(&mut report)
+                .syscall("read", || "pipe".to_owned())
+                .map_err(system)?;
+        }
+        let failure = match report.as_slice() {
+            [ABOUT_TO_EXEC] => {
+                child.stdin = pipes.stdin;
+                child.stdout = pipes.stdout;
+                child.stderr = pipes.stderr;
+                return Ok(child);
+            }
+            [ABOUT_TO_EXEC, failure @ ..] | failure => Failure::decode(failure),
+        };
+        let status = child.wait()?;
+        Err(match failure {
+            None => CommandError::Died { status }.into(),
+            Some(failure) if super::launch::Stage::of(&failure).is_some() => command.explain(&failure).into(),
+            Some(failure) => script.explain(&failure).into(),
+        })
+    }
+}
+
+impl Command {
+    /// The name of the machine as the program will see it.
+    fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
+        let private = namespaces.contains(Namespaces::UTS);
+        match &self.entering.hostname {
+            Some(_) if !private => Err(CommandError::SharedHostname),
+            Some(name) if is_hostname(name) => Ok(name.clone()),
+            Some(name) => Err(CommandError::Hostname { text: name.clone() }),
+            None if private => random_hostname(),
+            None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// hostname(7), and the kernel's limit of 64 bytes. It also goes into `/etc/hosts`, where a line break would be another line.
+fn is_hostname(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    name.len() <= 64 && name.split('.').all(label)
+}
+
+fn random_hostname() -> Result<String, CommandError> {
+    let mut bytes = [0_u8; 6];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .syscall("read", || "/dev/urandom".to_owned())
+        .map_err(|cause| CommandError::System { doing: "make up a hostname", cause })?;
+    Ok(hex::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostnames() {
+        for good in ["a", "a-b.example", "0123456789ab", "under_score"] {
+            assert!(is_hostname(good), "{good}");
+        }
+        for bad in ["", "a b", "a\n1.2.3.4 evil", "-a", "a..b", ".", "ä", &"a".repeat(65)] {
+            assert!(!is_hostname(bad), "{bad:?}");
+        }
+        let name = random_hostname().unwrap();
+        assert!(name.len() == 12 && is_hostname(&name));
+    }
+
+    #[test]
+    fn a_shared_hostname_cannot_be_set() {
+        let mut command = Command::new("x");
+        command.hostname("a");
+        assert!(command.hostname_for(Namespaces::empty()).is_err());
+        assert_eq!(command.hostname_for(Namespaces::UTS).unwrap(), "a");
+    }
+}

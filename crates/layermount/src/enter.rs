@@ -1,0 +1,134 @@
+//! From a mounted tree to being inside of it: [`RootMount::pivot`] → [`Entered`].
+
+mod furnish;
+pub(crate) mod steps;
+
+pub(crate) use furnish::Bind;
+pub use furnish::{Access, Furnish};
+
+use std::path::PathBuf;
+
+use rustix::thread::UnshareFlags;
+
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
+use crate::overlay::RootMount;
+use crate::script::{Script, Step};
+use steps::{Surroundings, push_enter, push_prepare};
+
+impl RootMount {
+    /// Moves *this* process into the image: its mount namespace becomes private, the image's tree its root directory, `/` its
+    /// working directory. Open descriptors stay as they are. A caller that may not mount also gets a user namespace, in which it is root.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MultiThreaded`] when the process has more than one thread, because the kernel moves only the calling one. After other errors the process may be in
+    /// a namespace of its own, but it still has its old root directory.
+    pub fn pivot(self) -> Result<Entered> {
+        self.pivot_with(&Furnish::default())
+    }
+
+    /// [`RootMount::pivot`], with a say in what is put around the tree.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RootMount::pivot`].
+    pub fn pivot_with(self, furnish: &Furnish) -> Result<Entered> {
+        let threads = threads().map_err(EnterError::Threads)?;
+        if threads != 1 {
+            return Err(EnterError::MultiThreaded { threads }.into());
+        }
+        let uname = rustix::system::uname();
+        let user_namespace = !self.caller.may_mount;
+        let around = Surroundings {
+            may_make_devices: self.caller.may_make_devices,
+            user_namespace,
+            private_pids: false,
+            private_ipc: false,
+            hostname: &uname.nodename().to_string_lossy(),
+        };
+        let mut flags = UnshareFlags::NEWNS;
+        flags.set(UnshareFlags::NEWUSER, user_namespace);
+        let mut script = Script::new();
+        script.doing("make a private mount namespace").push(Step::Unshare(flags));
+        self.push_into(&mut script, furnish, &around)?;
+        script.run_here()?;
+        // The locks go with `self`: from now on the mounts of this process tell what it uses.
+        Ok(Entered { _only_here: () })
+    }
+
+    /// Everything from a fresh mount namespace to the new root.
+    pub(crate) fn push_into<'a>(
+        &'a self,
+        script: &mut Script<'a>,
+        furnish: &Furnish,
+        around: &Surroundings<'_>,
+    ) -> Result<()> {
+        self.caller.push_id_maps(script);
+        script.doing("make the mount namespace private").push(Step::MakePrivate);
+        let prepared = push_prepare(script, furnish, around)?;
+        let root = self.push_mount(script)?;
+        push_enter(script, root, prepared, self.is_read_only());
+        Ok(())
+    }
+}
+
+/// Proof that this process is inside the image. It may go on with its work, or become a program of the image.
+#[derive(Debug)]
+pub struct Entered {
+    _only_here: (),
+}
+
+impl Entered {
+    /// Becomes the program, in this very process: same pid, same parent. Descriptors from 3 up are closed except those that were
+    /// given to [`Command::preserve_fd`]. Returns only when that failed; user, working directory and flags of descriptors may
+    /// have been changed then.
+    ///
+    /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that asks for it is refused.
+    pub fn exec(self, command: Command) -> Error {
+        command.exec_here()
+    }
+}
+
+fn threads() -> Result<usize, SyscallError> {
+    let tasks = std::fs::read_dir("/proc/self/task").syscall("open", || "/proc/self/task".to_owned())?;
+    Ok(tasks.count())
+}
+
+/// An image that cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnterError {
+    #[error("this process has {threads} threads, and only a process with one can move into an image")]
+    MultiThreaded { threads: usize },
+    #[error("cannot count the threads of this process")]
+    Threads(#[source] SyscallError),
+    #[error("{path:?} cannot be bound: it has a zero byte")]
+    BindPath { path: PathBuf },
+    #[error("cannot bind {}", path.display())]
+    BindSource {
+        path: PathBuf,
+        #[source]
+        cause: SyscallError,
+    },
+}
+
+impl Fault for EnterError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MultiThreaded { .. } => ErrorKind::MultiThreaded,
+            Self::Threads(cause) => cause.kind(),
+            Self::BindPath { .. } => ErrorKind::InvalidInput,
+            Self::BindSource { cause, .. } if cause.errno() == rustix::io::Errno::NOENT => ErrorKind::InvalidInput,
+            Self::BindSource { cause, .. } => cause.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::MultiThreaded { .. } => "pivot before threads are started, or spawn a child".to_owned(),
+            Self::Threads(_) => "/proc must be mounted".to_owned(),
+            Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
+            Self::BindPath { .. } => return None,
+        })
+    }
+}

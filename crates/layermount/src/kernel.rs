@@ -1,0 +1,93 @@
+//! What this kernel can do, found by doing it once.
+//!
+//! | what | Linux | used for | without it |
+//! |---|---|---|---|
+//! | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount: as a descriptor that nobody else sees | an error |
+//! | `pidfd_open`, `clone3` | 5.3 | children | `clone` in place of `clone3` |
+//! | `openat2` | 5.6 | every path inside an image | an error |
+//! | `close_range` | 5.11 | no descriptor leaks into the program | one `fcntl` for each |
+//! | overlayfs in a user namespace, `userxattr` | 5.11 | rootless | an error |
+//! | `mount_setattr` | 5.12 | read-only roots and bind mounts | an error when asked for |
+//! | `user.*` xattrs on tmpfs | 6.6 | rootless with a temporary upper | removed directories cannot be made again |
+//! | `lowerdir+` | 6.8 | layers one by one | one joined option of at most 4095 bytes |
+//! | `lowerdir+` by descriptor | 6.13 | layers without their paths | `/proc/self/fd/N` |
+//! | detached mounts as layers | 6.15 | temporary uppers, more than 500 layers | the same in a private namespace |
+
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::MountAttrFlags;
+
+use crate::overlay::steps::{Lowers, Parts, push_overlay, push_upper};
+use crate::script::{At, LayerArgument, Script};
+use crate::userns::Caller;
+
+/// How layers can be handed to overlayfs here. Each value falls back to less than the one before.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// How a layer is named.
+    pub layers: LayersBy,
+    /// Whether a mount that is attached nowhere can hold a layer.
+    pub detached_layers: bool,
+}
+
+/// How a layer is named to overlayfs.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayersBy {
+    /// `fsconfig(FSCONFIG_SET_FD, "lowerdir+")`.
+    Descriptor,
+    /// `fsconfig(FSCONFIG_SET_STRING, "lowerdir+")`.
+    Path,
+    /// `mount(2)` with `lowerdir=a:b:c`.
+    Joined,
+}
+
+impl Kernel {
+    /// From the newest to the oldest.
+    pub(crate) const GENERATIONS: [Self; 4] = [
+        Self { layers: LayersBy::Descriptor, detached_layers: true },
+        Self { layers: LayersBy::Descriptor, detached_layers: false },
+        Self { layers: LayersBy::Path, detached_layers: false },
+        Self { layers: LayersBy::Joined, detached_layers: false },
+    ];
+
+    /// Assumed until it fails: asking costs more than the mount.
+    pub(crate) const NEWEST: Self = Self::GENERATIONS[0];
+
+    /// Mounts must be made in a namespace of their own, because parts of them have to be attached in the meantime.
+    pub(crate) fn needs_private_namespace(self) -> bool {
+        !self.detached_layers
+    }
+
+    /// What works here: the newest generation with which an overlay can be mounted. [`Kernel::NEWEST`] when none does, so that
+    /// the error of the real mount is what is reported.
+    pub(crate) fn probed(caller: &Caller) -> Self {
+        static PROBED: OnceLock<Kernel> = OnceLock::new();
+        *PROBED
+            .get_or_init(|| Self::GENERATIONS.into_iter().find(|kernel| kernel.works(caller)).unwrap_or(Self::NEWEST))
+    }
+
+    /// Mounts a small overlay in a child with a mount namespace (and a user namespace when the caller needs one) of its own.
+    fn works(self, caller: &Caller) -> bool {
+        let Ok(root) = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return false };
+        let attributes = crate::stack::RootAttributes::default();
+        let mut script = Script::new();
+        caller.push_id_maps(&mut script);
+        script.push(crate::script::Step::MakePrivate);
+        let upper = push_upper(&mut script, self, None, &attributes, Vec::new(), false);
+        let lower = LayerArgument { at: At::Fd(root.as_fd()), path: None };
+        let xattrs = caller.overlay_xattrs();
+        let lowers = Lowers { top: vec![lower], bottom: Vec::new() };
+        push_overlay(&mut script, self, lowers, Parts { upper, xattrs, attributes: MountAttrFlags::empty() });
+        let mut files = script.files();
+        let flags = nix::libc::CLONE_NEWNS | caller.clone_flags();
+        let child = crate::sys::fork::start(flags, &mut || i32::from(script.run(&mut files).is_err()));
+        child.is_ok_and(|child| {
+            let status = rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty());
+            matches!(status, Ok(Some((_, status))) if status.exit_status() == Some(0))
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! System calls as data.
+//!
+//! What has to be done to mount an overlay, to furnish it and to enter it is first written down as a [`Script`]: a list of
+//! [`Step`]s, each about one system call with its arguments ready. A script can be run in this process (`pivot`), or in a cloned
+//! child of a threaded program (`spawn`), where nothing may be allocated. A step that fails comes back as a number and
+//! an errno, and the script, which the parent still has, turns it into words.
+//!
+//! Descriptors that come into being while a script runs are named by [`Slot`]s.
+
+mod apart;
+mod display;
+mod failure;
+mod run;
+mod target;
+
+pub(crate) use apart::run_in_private_namespace;
+pub(crate) use failure::{Failure, ScriptError};
+pub(crate) use run::{Files, set_attributes, write_all};
+pub(crate) use target::{exists, make_directories};
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+
+use rustix::mount::MountAttrFlags;
+use rustix::thread::UnshareFlags;
+
+use crate::stack::RootAttributes;
+
+/// A descriptor that a script opens for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(usize);
+
+/// Where a step works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum At<'a> {
+    /// The working directory, for absolute paths.
+    Cwd,
+    /// A descriptor that an earlier step opened.
+    Slot(Slot),
+    /// A descriptor that was open before.
+    Fd(BorrowedFd<'a>),
+}
+
+impl From<Slot> for At<'_> {
+    fn from(slot: Slot) -> Self {
+        Self::Slot(slot)
+    }
+}
+
+/// How a directory is handed to overlayfs; see [`crate::kernel::LayersBy`].
+#[derive(Debug, Clone)]
+pub(crate) struct LayerArgument<'a> {
+    pub(crate) at: At<'a>,
+    /// The path, where it can stand in an option as it is; otherwise `/proc/self/fd/N` takes its place.
+    pub(crate) path: Option<CString>,
+}
+
+/// What a bind mount needs as its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetKind {
+    Directory,
+    File,
+}
+
+/// About one system call each.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    Unshare(UnshareFlags),
+    /// Writes to a file of this process below `/proc/self`.
+    WriteProc {
+        path: &'static CStr,
+        contents: CString,
+    },
+    /// Ends the exchange of mounts with other namespaces, both ways.
+    MakePrivate,
+    FsOpen {
+        fs: &'static CStr,
+        into: Slot,
+    },
+    FsFlag {
+        context: Slot,
+        key: &'static CStr,
+    },
+    FsString {
+        context: Slot,
+        key: &'static CStr,
+        value: CString,
+    },
+    FsFd {
+        context: Slot,
+        key: &'static CStr,
+        fd: At<'a>,
+    },
+    FsPath {
+        context: Slot,
+        key: &'static CStr,
+        layer: LayerArgument<'a>,
+    },
+    FsCreate {
+        context: Slot,
+    },
+    FsMount {
+        context: Slot,
+        attributes: MountAttrFlags,
+        into: Slot,
+    },
+    /// `mount(2)` over `/`, for kernels that cannot take layers one by one.
+    MountJoined {
+        lowers: Vec<LayerArgument<'a>>,
+        upper: Option<[LayerArgument<'a>; 2]>,
+        options: CString,
+        into: Slot,
+    },
+    /// Attaches a detached mount at a path below `to`, or at `to` itself when the path is empty.
+    MoveMount {
+        from: At<'a>,
+        to: At<'a>,
+        path: CString,
+    },
+    /// A detached copy of a mount (or a part of one).
+    OpenTree {
+        at: At<'a>,
+        path: CString,
+        recursive: bool,
+        into: Slot,
+    },
+    SetReadOnly {
+        mount: At<'a>,
+        recursive: bool,
+    },
+    /// Opens a directory that must be one, not a link to one, anywhere on the path.
+    OpenDirectory {
+        at: At<'a>,
+        path: CString,
+        readable: bool,
+        into: Slot,
+    },
+    /// Finds the target of a bind mount inside `root`, links followed inside it, and makes it when it is missing.
+    OpenTarget {
+        root: At<'a>,
+        path: CString,
+        kind: TargetKind,
+        into: Slot,
+    },
+    /// That it exists already is fine.
+    MakeDirectory {
+        at: At<'a>,
+        path: CString,
+        mode: u32,
+    },
+    MakeSymlink {
+        target: &'static CStr,
+        at: At<'a>,
+        path: &'static CStr,
+    },
+    MakeCharacterDevice {
+        at: At<'a>,
+        path: &'static CStr,
+        major: u32,
+        minor: u32,
+    },
+    MakeFile {
+        at: At<'a>,
+        path: CString,
+        contents: Vec<u8>,
+    },
+    SetAttributes {
+        of: Slot,
+        attributes: &'a RootAttributes,
+        names: Vec<CString>,
+        owner: bool,
+    },
+    SetHostname(CString),
+    /// `fchdir`, `pivot_root(".", ".")`, the old root detached, `chdir("/")`, and a look whether `/` is what it should be.
+    Enter {
+        root: At<'a>,
+    },
+    Close(Slot),
+}
+
+/// Steps in order, each with what it is part of.
+#[derive(Debug, Default)]
+pub(crate) struct Script<'a> {
+    steps: Vec<(Step<'a>, &'static str)>,
+    slots: usize,
+    doing: &'static str,
+}
+
+impl<'a> Script<'a> {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says what the steps that follow are for, as it stands in an error: `mount the overlay`.
+    pub(crate) fn doing(&mut self, what: &'static str) -> &mut Self {
+        self.doing = what;
+        self
+    }
+
+    pub(crate) fn push(&mut self, step: Step<'a>) {
+        self.steps.push((step, self.doing));
+    }
+
+    /// Names a descriptor to be.
+    pub(crate) fn slot(&mut self) -> Slot {
+        self.slots += 1;
+        Slot(self.slots - 1)
+    }
+
+    /// Room for the descriptors, allocated before the script runs.
+    pub(crate) fn files(&self) -> Files {
+        Files::new(self.slots)
+    }
+
+    /// Runs in this process.
+    pub(crate) fn run_here(&self) -> Result<Files, ScriptError> {
+        let mut files = self.files();
+        match self.run(&mut files) {
+            Ok(()) => Ok(files),
+            Err(failure) => Err(self.explain(&failure)),
+        }
+    }
+
+    /// A new mount of a file system, detached: `fsopen`, options, `fsmount`.
+    pub(crate) fn new_mount(
+        &mut self,
+        fs: &'static CStr,
+        options: Vec<(&'static CStr, CString)>,
+        attributes: MountAttrFlags,
+    ) -> Slot {
+        let (context, mount) = (self.slot(), self.slot());
+        self.push(Step::FsOpen { fs, into: context });
+        for (key, value) in options {
+            self.push(Step::FsString { context, key, value });
+        }
+        self.push(Step::FsCreate { context });
+        self.push(Step::FsMount { context, attributes, into: mount });
+        self.push(Step::Close(context));
+        mount
+    }
+
+    /// Attaches a detached mount over `/`. The caller's root directory stays below it and goes on being `/`.
+    pub(crate) fn mount_over_root(&mut self, mount: At<'a>) {
+        self.push(Step::MoveMount { from: mount, to: At::Cwd, path: c"/".to_owned() });
+    }
+}

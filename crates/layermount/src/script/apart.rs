@@ -1,0 +1,43 @@
+//! Running a script in a child, for when it needs a mount namespace of its own but the mount that it makes is wanted here.
+//!
+//! The child shares this process's table of descriptors, so what it opens is open here; when it ends, its namespace goes.
+
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+
+use nix::libc;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, waitpid};
+
+use super::{Failure, Script, ScriptError, Slot};
+use crate::error::{Result, SyscallContext};
+use crate::sys::fork;
+
+/// The descriptor that the script leaves in `result`.
+pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Result<OwnedFd> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+    let mut files = script.files();
+    let child = fork::start(libc::CLONE_NEWNS | libc::CLONE_FILES, &mut || {
+        let outcome = script.run(&mut files);
+        let mount = files.take(result).map(IntoRawFd::into_raw_fd);
+        // The table is shared: what this child leaves open would stay open.
+        files.close_all();
+        let report = match (outcome, mount) {
+            (Ok(()), Some(mount)) => Failure::new(mount.cast_unsigned(), Errno::from_raw_os_error(0)),
+            (Ok(()), None) => Failure::new(u32::MAX, Errno::BADF),
+            (Err(failure), _) => failure,
+        };
+        i32::from(super::run::write_all(writer.as_fd(), &report.encode()).is_err())
+    })
+    .syscall("clone", || "CLONE_NEWNS|CLONE_FILES".to_owned())?;
+    waitpid(Some(child.pid), WaitOptions::empty()).syscall("waitpid", || child.pid.to_string())?;
+    // Not before: the child writes to this very descriptor.
+    drop(writer);
+    let mut report = [0_u8; Failure::ENCODED];
+    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
+    match report.get(..length).and_then(Failure::decode) {
+        Some(report) if report.errno.raw_os_error() == 0 => Ok(fork::adopt(report.position.cast_signed())),
+        Some(failure) => Err(script.explain(&failure).into()),
+        None => Err(ScriptError::silent().into()),
+    }
+}

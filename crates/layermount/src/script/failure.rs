@@ -1,0 +1,162 @@
+//! A failed step: as bytes through a pipe, and as words.
+
+use rustix::io::Errno;
+
+use super::{Script, Step};
+use crate::error::{ErrorKind, Fault, SyscallError};
+
+const TEXT: usize = 480;
+
+/// Which step failed, how, and what the kernel's log said. Made without allocation.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// The number of the step, or what the program that follows the script makes of it.
+    pub(crate) position: u32,
+    pub(crate) errno: Errno,
+    text: [u8; TEXT],
+    text_length: u16,
+}
+
+impl Failure {
+    pub(crate) const ENCODED: usize = 4 + 4 + 2 + TEXT;
+
+    pub(crate) fn new(position: u32, errno: Errno) -> Self {
+        Self { position, errno, text: [0; TEXT], text_length: 0 }
+    }
+
+    pub(super) fn append(&mut self, text: &[u8]) {
+        let used = usize::from(self.text_length);
+        let room = self.text.get_mut(used..).unwrap_or_default();
+        let copied = text.len().min(room.len());
+        for (to, from) in room.iter_mut().zip(text) {
+            *to = *from;
+        }
+        // At most TEXT.
+        self.text_length += copied as u16;
+    }
+
+    /// Short enough (below `PIPE_BUF`) to arrive in one piece.
+    pub(crate) fn encode(&self) -> [u8; Self::ENCODED] {
+        let mut bytes = [0; Self::ENCODED];
+        let parts: [&[u8]; 4] = [
+            &self.position.to_ne_bytes(),
+            &self.errno.raw_os_error().to_ne_bytes(),
+            &self.text_length.to_ne_bytes(),
+            &self.text,
+        ];
+        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (position, rest) = bytes.split_first_chunk()?;
+        let (errno, rest) = rest.split_first_chunk()?;
+        let (length, text) = rest.split_first_chunk()?;
+        Some(Self {
+            position: u32::from_ne_bytes(*position),
+            errno: Errno::from_raw_os_error(i32::from_ne_bytes(*errno)),
+            text: text.try_into().ok()?,
+            text_length: u16::from_ne_bytes(*length),
+        })
+    }
+
+    fn kernel_log(&self) -> Option<String> {
+        let text = self.text.get(..usize::from(self.text_length))?;
+        let text = String::from_utf8_lossy(text).trim().replace('\n', "; ");
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+impl Script<'_> {
+    /// Puts a failed step into words.
+    pub(crate) fn explain(&self, failure: &Failure) -> ScriptError {
+        let step = usize::try_from(failure.position).ok().and_then(|position| self.steps.get(position));
+        let (call, arguments, doing) = match step {
+            Some((step, doing)) => (step.call(), step.to_string(), *doing),
+            None => ("?", String::new(), "run the prepared steps"),
+        };
+        let cause = SyscallError::new(call, arguments, failure.errno).with_kernel_log(failure.kernel_log());
+        let advice = step.and_then(|(step, _)| advice(step, failure.errno));
+        ScriptError { doing, advice, cause }
+    }
+}
+
+/// A prepared step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}")]
+pub(crate) struct ScriptError {
+    doing: &'static str,
+    advice: Option<&'static str>,
+    #[source]
+    cause: SyscallError,
+}
+
+impl Fault for ScriptError {
+    fn kind(&self) -> ErrorKind {
+        self.cause.kind()
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.advice.map(str::to_owned)
+    }
+}
+
+impl ScriptError {
+    /// The child that ran the script ended without a word.
+    pub(crate) fn silent() -> Self {
+        let cause = SyscallError::new("read", "the child's report", Errno::PIPE);
+        Self { doing: "hear from the child process, which was probably killed", advice: None, cause }
+    }
+}
+
+fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
+    Some(match (step, errno) {
+        (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
+            "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
+        }
+        (Step::OpenTarget { .. }, Errno::NOTDIR | Errno::ISDIR | Errno::EXIST) => {
+            "a directory can only be mounted on a directory and a file on a file; look at what the image has there"
+        }
+        (Step::OpenTarget { .. }, Errno::LOOP) => "the path inside the image leads in a circle of symbolic links",
+        (Step::Unshare(flags), Errno::PERM | Errno::NOSPC | Errno::INVAL)
+            if flags.contains(rustix::thread::UnshareFlags::NEWUSER) =>
+        {
+            crate::userns::NO_USER_NAMESPACES
+        }
+        (Step::WriteProc { .. }, Errno::PERM | Errno::ACCESS) => crate::userns::NO_USER_NAMESPACES,
+        (Step::FsOpen { .. }, Errno::NODEV) => "this kernel lacks the file system; `modprobe` its module",
+        (Step::FsOpen { .. }, Errno::NOSYS) => {
+            "layermount needs the mount API of Linux 5.2, which this kernel or a seccomp filter hides"
+        }
+        (Step::SetReadOnly { .. }, Errno::NOSYS) => "read-only mounts need mount_setattr(2), Linux 5.12",
+        (Step::FsMount { .. } | Step::FsCreate { .. }, Errno::PERM | Errno::ACCESS) => {
+            "a security module, a seccomp filter or partly hidden /proc or /sys mounts of an outer container forbid this mount"
+        }
+        (Step::FsCreate { .. }, Errno::LOOP) => "two layers are the same directory, or one lies inside another",
+        (Step::Enter { .. }, Errno::INVAL) => {
+            "the root file system is the initial ramfs, from which there is no pivot_root"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_survive_the_pipe() {
+        let mut failure = Failure::new(7, Errno::LOOP);
+        failure.append(b"overlay: too deep\n");
+        let back = Failure::decode(&failure.encode()).unwrap();
+        assert_eq!((back.position, back.errno), (7, Errno::LOOP));
+        assert_eq!(back.kernel_log().as_deref(), Some("overlay: too deep"));
+        assert!(Failure::decode(b"short").is_none());
+        for _ in 0..100 {
+            failure.append(b"0123456789");
+        }
+        assert_eq!(failure.kernel_log().unwrap().len(), TEXT);
+    }
+}

@@ -1,0 +1,296 @@
+//! Carrying out a [`Script`]: async-signal-safe, nothing is allocated.
+
+use std::ffi::CStr;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    self, FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use super::target::open_target;
+use super::{At, Failure, LayerArgument, Script, Slot, Step};
+use crate::stack::RootAttributes;
+
+type Result<T, E = Errno> = std::result::Result<T, E>;
+
+/// The descriptors that a running script has opened. Those that are left are closed with it.
+#[derive(Debug)]
+pub(crate) struct Files(Vec<Option<OwnedFd>>);
+
+impl Files {
+    pub(super) fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| None).collect())
+    }
+
+    pub(crate) fn take(&mut self, slot: Slot) -> Option<OwnedFd> {
+        self.0.get_mut(slot.0)?.take()
+    }
+
+    /// Closes what is open, and frees nothing.
+    pub(super) fn close_all(&mut self) {
+        for file in &mut self.0 {
+            drop(file.take());
+        }
+    }
+
+    fn put(&mut self, slot: Slot, file: OwnedFd) -> Result<()> {
+        *self.0.get_mut(slot.0).ok_or(Errno::BADF)? = Some(file);
+        Ok(())
+    }
+
+    fn slot(&self, slot: Slot) -> Result<BorrowedFd<'_>> {
+        self.0.get(slot.0).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn at<'a>(&'a self, at: At<'a>) -> Result<BorrowedFd<'a>> {
+        match at {
+            At::Cwd => Ok(CWD),
+            At::Slot(slot) => self.slot(slot),
+            At::Fd(fd) => Ok(fd),
+        }
+    }
+}
+
+impl Script<'_> {
+    #[expect(clippy::result_large_err, reason = "a box could not be made in a child")]
+    /// Runs all steps, up to the first that fails.
+    pub(crate) fn run(&self, files: &mut Files) -> Result<(), Failure> {
+        for (position, (step, _)) in self.steps.iter().enumerate() {
+            if let Err(errno) = step.run(files) {
+                let mut failure = Failure::new(u32::try_from(position).unwrap_or(u32::MAX), errno);
+                step.read_kernel_log(files, &mut failure);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step<'_> {
+    fn run(&self, files: &mut Files) -> Result<()> {
+        match self {
+            Step::Unshare(flags) => crate::sys::namespace::unshare(*flags),
+            Step::WriteProc { path, contents } => {
+                let file = fs::open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+                write_all(file.as_fd(), contents.to_bytes())
+            }
+            Step::MakePrivate => mount::mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE),
+            Step::FsOpen { fs, into } => files.put(*into, mount::fsopen(*fs, FsOpenFlags::FSOPEN_CLOEXEC)?),
+            Step::FsFlag { context, key } => mount::fsconfig_set_flag(files.slot(*context)?, *key),
+            Step::FsString { context, key, value } => {
+                mount::fsconfig_set_string(files.slot(*context)?, *key, value.as_c_str())
+            }
+            Step::FsFd { context, key, fd } => mount::fsconfig_set_fd(files.slot(*context)?, *key, files.at(*fd)?),
+            Step::FsPath { context, key, layer } => {
+                let mut text = Text::<256>::new();
+                text.layer(layer, files)?;
+                mount::fsconfig_set_string(files.slot(*context)?, *key, text.terminated()?)
+            }
+            Step::FsCreate { context } => mount::fsconfig_create(files.slot(*context)?),
+            Step::FsMount { context, attributes, into } => {
+                let mount = mount::fsmount(files.slot(*context)?, FsMountFlags::FSMOUNT_CLOEXEC, *attributes)?;
+                files.put(*into, mount)
+            }
+            Step::MountJoined { lowers, upper, options, into } => {
+                let mount = mount_joined(lowers, upper.as_ref(), options, files)?;
+                files.put(*into, mount)
+            }
+            Step::MoveMount { from, to, path } => {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                mount::move_mount(files.at(*from)?, c"", files.at(*to)?, path.as_c_str(), flags)
+            }
+            Step::OpenTree { at, path, recursive, into } => {
+                let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+                flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
+                flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
+                let tree = mount::open_tree(files.at(*at)?, path.as_c_str(), flags)?;
+                files.put(*into, tree)
+            }
+            Step::SetReadOnly { mount, recursive } => crate::sys::mount::set_read_only(files.at(*mount)?, *recursive),
+            Step::OpenDirectory { at, path, readable, into } => {
+                let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                flags.set(OFlags::PATH, !readable);
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let directory = fs::openat2(files.at(*at)?, path.as_c_str(), flags, Mode::empty(), resolve)?;
+                files.put(*into, directory)
+            }
+            Step::OpenTarget { root, path, kind, into } => {
+                let target = open_target(files.at(*root)?, path, *kind)?;
+                files.put(*into, target)
+            }
+            Step::MakeDirectory { at, path, mode } => {
+                match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
+                    Err(Errno::EXIST) => Ok(()),
+                    other => other,
+                }
+            }
+            Step::MakeSymlink { target, at, path } => fs::symlinkat(*target, files.at(*at)?, *path),
+            Step::MakeCharacterDevice { at, path, major, minor } => {
+                let (at, device) = (files.at(*at)?, fs::makedev(*major, *minor));
+                fs::mknodat(at, *path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device)?;
+                // Past the umask.
+                fs::chmodat(at, *path, Mode::from_raw_mode(0o666), AtFlags::empty())
+            }
+            Step::MakeFile { at, path, contents } => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = fs::openat(files.at(*at)?, path.as_c_str(), flags, Mode::from_raw_mode(0o644))?;
+                fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+                write_all(file.as_fd(), contents)
+            }
+            Step::SetAttributes { of, attributes, names, owner } => {
+                set_attributes(files.slot(*of)?, attributes, names, *owner)
+            }
+            Step::SetHostname(name) => rustix::system::sethostname(name.to_bytes()),
+            Step::Enter { root } => enter(files.at(*root)?),
+            Step::Close(slot) => {
+                drop(files.take(*slot));
+                Ok(())
+            }
+        }
+    }
+
+    /// The kernel explains failures of `fsconfig` and `fsmount` in messages that are read from the context, one a call.
+    fn read_kernel_log(&self, files: &Files, failure: &mut Failure) {
+        let (Step::FsFlag { context, .. }
+        | Step::FsString { context, .. }
+        | Step::FsFd { context, .. }
+        | Step::FsPath { context, .. }
+        | Step::FsCreate { context }
+        | Step::FsMount { context, .. }) = self
+        else {
+            return;
+        };
+        let Ok(context) = files.slot(*context) else { return };
+        let mut message = [0_u8; 256];
+        while let Ok(length) = rustix::io::read(context, &mut message) {
+            // "e overlay: ...": the level, a space, the text.
+            match message.get(..length) {
+                Some([_, b' ', text @ ..]) => {
+                    failure.append(text);
+                    failure.append(b"\n");
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Gives a directory the attributes of an image's root; times last, because all else changes them.
+///
+/// `names` are the names of the xattrs, in order, as C strings.
+pub(crate) fn set_attributes(
+    directory: BorrowedFd<'_>,
+    attributes: &RootAttributes,
+    names: &[std::ffi::CString],
+    owner: bool,
+) -> Result<()> {
+    if owner {
+        let (uid, gid) = (fs::Uid::from_raw(attributes.uid), fs::Gid::from_raw(attributes.gid));
+        fs::fchown(directory, Some(uid), Some(gid))?;
+    }
+    fs::fchmod(directory, Mode::from_raw_mode(attributes.mode & 0o7777))?;
+    for (name, (_, value)) in names.iter().zip(&attributes.xattrs) {
+        fs::fsetxattr(directory, name.as_c_str(), value, XattrFlags::empty())?;
+    }
+    let (seconds, nanoseconds) = attributes.mtime;
+    let time = fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    fs::futimens(directory, &fs::Timestamps { last_access: time, last_modification: time })
+}
+
+/// `pivot_root(".", ".")` stacks the old root on the new one, where `umount2(".")` finds it: see pivot_root(2), "Notes".
+fn enter(root: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    mount::unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")?;
+    let (expected, found) = (fs::fstat(root)?, fs::stat(c"/")?);
+    if (expected.st_dev, expected.st_ino) == (found.st_dev, found.st_ino) { Ok(()) } else { Err(Errno::XDEV) }
+}
+
+/// Mounts over `/` of a private namespace, and takes the mount from there as a detached one.
+fn mount_joined(
+    lowers: &[LayerArgument<'_>],
+    upper: Option<&[LayerArgument<'_>; 2]>,
+    options: &CStr,
+    files: &Files,
+) -> Result<OwnedFd> {
+    // The kernel takes one page of options, whatever the size of pages.
+    let mut data = Text::<4096>::new();
+    data.append(options.to_bytes())?;
+    data.append(b",lowerdir=")?;
+    for (index, lower) in lowers.iter().enumerate() {
+        if index > 0 {
+            data.append(b":")?;
+        }
+        data.layer(lower, files)?;
+    }
+    if let Some([upper, work]) = upper {
+        data.append(b",upperdir=")?;
+        data.layer(upper, files)?;
+        data.append(b",workdir=")?;
+        data.layer(work, files)?;
+    }
+    crate::sys::mount::mount(c"overlay", c"/", data.terminated()?)?;
+    // "/" is the process's root directory below the new mount; ".." of it is looked up again and finds what lies on top.
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+    mount::open_tree(CWD, c"/..", flags)
+}
+
+/// Writes all of it, however often the kernel takes only a part. Async-signal-safe.
+pub(crate) fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Text of a bounded length on the stack.
+struct Text<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Text<N> {
+    fn new() -> Self {
+        Self { bytes: [0; N], length: 0 }
+    }
+
+    /// One byte is kept for the terminating zero.
+    fn append(&mut self, text: &[u8]) -> Result<()> {
+        let end = self.length + text.len();
+        if end >= N {
+            return Err(Errno::NAMETOOLONG);
+        }
+        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(text);
+        self.length = end;
+        Ok(())
+    }
+
+    fn layer(&mut self, layer: &LayerArgument<'_>, files: &Files) -> Result<()> {
+        match &layer.path {
+            Some(path) => self.append(path.to_bytes()),
+            None => {
+                let fd = files.at(layer.at)?.as_raw_fd();
+                write!(self, "/proc/self/fd/{fd}").map_err(|_| Errno::NAMETOOLONG)
+            }
+        }
+    }
+
+    fn terminated(&self) -> Result<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
+    }
+}
+
+impl<const N: usize> std::fmt::Write for Text<N> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.append(text.as_bytes()).map_err(|_| std::fmt::Error)
+    }
+}

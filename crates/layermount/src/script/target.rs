@@ -1,0 +1,198 @@
+//! Finding, or making, the target of a bind mount inside a root that may be hostile.
+//!
+//! Links are followed as the image's own programs would follow them, never out of the root; every directory that is missing is
+//! made relative to the descriptor of its parent. Async-signal-safe: paths are kept in arrays on the stack.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, Result};
+
+use super::TargetKind;
+
+const PATH_MAX: usize = 4096;
+/// As many as the kernel follows in one path.
+const MAX_LINKS: usize = 40;
+
+/// Opens `path` inside `root` with `O_PATH`, made when missing.
+pub(super) fn open_target(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -> Result<OwnedFd> {
+    match open_in(root, path, OFlags::empty()) {
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+        Ok(target) => {
+            let found = FileType::from_raw_mode(fs::fstat(&target)?.st_mode);
+            return match (kind, found) {
+                (TargetKind::Directory, FileType::Directory) => Ok(target),
+                (TargetKind::Directory, _) => Err(Errno::NOTDIR),
+                (TargetKind::File, FileType::Directory) => Err(Errno::ISDIR),
+                (TargetKind::File, _) => Ok(target),
+            };
+        }
+    }
+    let mut wanted = PathBuffer::new();
+    wanted.push(path.to_bytes())?;
+    for _ in 0..MAX_LINKS {
+        if let Some(target) = make(root, &mut wanted, kind)? {
+            return Ok(target);
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+/// Makes `path` and all directories above it that are missing, and opens it. For working directories.
+pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    open_target(root, path, TargetKind::Directory)
+}
+
+/// `None` when there is a link on the way that leads nowhere: then `path` says where that would be.
+fn make(root: BorrowedFd<'_>, path: &mut PathBuffer, kind: TargetKind) -> Result<Option<OwnedFd>> {
+    let mut parent = open_in(root, c".", OFlags::DIRECTORY)?;
+    // The part of `path` up to the component at hand.
+    let mut so_far = PathBuffer::new();
+    let mut rest = path.bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
+    while let Some(name) = rest.next() {
+        let above = so_far.clone();
+        so_far.push(b"/")?;
+        so_far.push(name)?;
+        let last = rest.peek().is_none();
+        let flags = if last { OFlags::empty() } else { OFlags::DIRECTORY };
+        match open_in(root, so_far.terminated()?, flags) {
+            Ok(found) => parent = found,
+            Err(Errno::NOENT) => {
+                let mut component = PathBuffer::new();
+                component.push(name)?;
+                let name = component.terminated()?;
+                let made = match kind {
+                    TargetKind::File if last => make_file(parent.as_fd(), name),
+                    _ => fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)),
+                };
+                match made {
+                    Ok(()) => {}
+                    // It is there and yet leads nowhere: a dangling link.
+                    Err(Errno::EXIST) => {
+                        *path = follow(parent.as_fd(), name, &above, rest)?;
+                        return Ok(None);
+                    }
+                    Err(errno) => return Err(errno),
+                }
+                let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
+                parent = fs::openat(&parent, name, open, Mode::empty())?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(Some(parent))
+}
+
+fn make_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+}
+
+/// The path that has the link at `name` replaced by what it says.
+fn follow<'a>(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    above: &PathBuffer,
+    rest: impl Iterator<Item = &'a [u8]>,
+) -> Result<PathBuffer> {
+    let mut link = [0_u8; PATH_MAX];
+    let length = fs::readlinkat_raw(parent, name, &mut link[..])?;
+    let link = link.get(..length).unwrap_or_default();
+    let mut path = if link.starts_with(b"/") { PathBuffer::new() } else { above.clone() };
+    path.push(b"/")?;
+    path.push(link)?;
+    for name in rest {
+        path.push(b"/")?;
+        path.push(name)?;
+    }
+    Ok(path)
+}
+
+fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), resolve)
+}
+
+/// Whether a path exists, links followed. Async-signal-safe.
+pub(crate) fn exists(path: &CStr) -> bool {
+    fs::statat(fs::CWD, path, AtFlags::empty()).is_ok()
+}
+
+#[derive(Clone)]
+struct PathBuffer {
+    bytes: [u8; PATH_MAX],
+    length: usize,
+}
+
+impl PathBuffer {
+    fn new() -> Self {
+        Self { bytes: [0; PATH_MAX], length: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    fn push(&mut self, part: &[u8]) -> Result<()> {
+        let end = self.length + part.len();
+        if end >= PATH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(part);
+        self.length = end;
+        Ok(())
+    }
+
+    fn terminated(&self) -> Result<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn open(root: &Path, path: &CStr, kind: TargetKind) -> Result<()> {
+        let root = fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        open_target(root.as_fd(), path, kind).map(drop)
+    }
+
+    #[test]
+    fn missing_targets_are_made_inside_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        open(&root, c"/a/b/c", TargetKind::Directory).unwrap();
+        open(&root, c"a/f", TargetKind::File).unwrap();
+        assert!(root.join("a/b/c").is_dir());
+        assert!(root.join("a/f").is_file());
+        assert_eq!(open(&root, c"a/f", TargetKind::Directory), Err(Errno::NOTDIR));
+        assert_eq!(open(&root, c"a", TargetKind::File), Err(Errno::ISDIR));
+        assert_eq!(open(&root, c"a/f/x", TargetKind::File), Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn links_lead_around_inside_the_root_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        symlink("../../../outside", root.join("up")).unwrap();
+        symlink("/run/systemd/resolve/stub.conf", root.join("resolv.conf")).unwrap();
+        symlink("circle", root.join("circle")).unwrap();
+        symlink("/new", root.join("dir")).unwrap();
+        open(&root, c"up/x", TargetKind::Directory).unwrap();
+        open(&root, c"resolv.conf", TargetKind::File).unwrap();
+        open(&root, c"dir/sub/f", TargetKind::File).unwrap();
+        assert!(root.join("outside/x").is_dir());
+        assert!(root.join("run/systemd/resolve/stub.conf").is_file());
+        assert!(root.join("new/sub/f").is_file());
+        assert_eq!(open(&root, c"circle", TargetKind::File), Err(Errno::LOOP));
+        let beside: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(beside.len(), 1, "nothing was made outside: {beside:?}");
+    }
+}

@@ -1,0 +1,86 @@
+//! What happens to a process right before `execve(2)`, and the call itself.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use nix::libc;
+use rustix::io::{Errno, Result};
+
+use super::mount::last_errno;
+
+/// Terminated strings and the null-terminated array of pointers to them that `execve` takes.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    strings: Vec<CString>,
+    /// Points into `strings` and `spare`, which are never changed in length after `new`.
+    pointers: Vec<*const c_char>,
+    spare: Vec<u8>,
+}
+
+impl Strings {
+    /// `spare` bytes are set aside for one more string that becomes known only in the child.
+    pub(crate) fn new(strings: Vec<CString>, spare: usize) -> Self {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.extend([ptr::null(), ptr::null()]);
+        Self { strings, pointers, spare: vec![0; spare] }
+    }
+
+    /// Appends the spare string; false when it does not fit. Async-signal-safe.
+    pub(crate) fn append(&mut self, parts: [&[u8]; 2]) -> bool {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let Some(room) = self.spare.get_mut(..=length) else { return false };
+        for (to, from) in room.iter_mut().zip(parts.into_iter().flatten().chain(&[0])) {
+            *to = *from;
+        }
+        match self.pointers.get_mut(self.strings.len()) {
+            Some(slot) => *slot = self.spare.as_ptr().cast(),
+            None => return false,
+        }
+        true
+    }
+}
+
+/// Replaces the program; returns only when that failed. Async-signal-safe.
+pub(crate) fn execve(program: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: both arrays end with a null pointer and point to terminated strings that `Strings` owns.
+    unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    last_errno()
+}
+
+/// Marks every descriptor from 3 up to be closed by `execve`, known to us or not. Async-signal-safe.
+pub(crate) fn close_all_on_exec() {
+    let (first, last): (libc::c_uint, libc::c_uint) = (3, libc::c_uint::MAX);
+    // SAFETY: takes integers, and changes only a flag of each descriptor.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return;
+    }
+    // Before Linux 5.11: one by one up to the limit, which daemons are known to raise to a thousand millions.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 16).min(1 << 16);
+    for fd in 3..RawFd::try_from(limit).unwrap_or(RawFd::MAX) {
+        // SAFETY: takes integers; what is not open answers EBADF.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Lets `execve` pass this descriptor on. Async-signal-safe.
+pub(crate) fn keep_on_exec(fd: RawFd) -> Result<()> {
+    // SAFETY: takes integers, and changes only a flag of the descriptor.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        -1 => Err(last_errno()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes `target` (0, 1 or 2) a copy of `fd`, kept across `execve`. Async-signal-safe.
+pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        return keep_on_exec(target);
+    }
+    // SAFETY: only ever called for the three standard streams of a process that is about to become another program.
+    match unsafe { libc::dup2(fd.as_raw_fd(), target) } {
+        -1 => Err(last_errno()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,125 @@
+//! A child process in new namespaces, made with `clone3(2)`, or `clone(2)` where a seccomp filter hides the newer call.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::io::{Errno, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::mount::last_errno;
+
+/// The parent's handle on a child.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Starts `body` in a child process with a copy of this memory; the child ends with the code that `body` returns.
+///
+/// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be async-signal-safe: no
+/// allocation, no locks, nothing but system calls on prepared data; otherwise it may wait for ever. The child starts with
+/// default signal dispositions and an empty signal mask.
+///
+/// `flags` are `CLONE_NEW*` and `CLONE_FILES`.
+pub(crate) fn start(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
+    // No handler of the parent's program may run in the child: signals wait until the dispositions are reset.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    let result = clone(flags);
+    if let Ok(None) = result {
+        let bomb = ExitOnUnwind;
+        reset_signals();
+        let code = body();
+        drop(bomb);
+        exit(code);
+    }
+    let restored = mask.thread_set_mask();
+    debug_assert!(restored.is_ok(), "setting a mask that was in force before");
+    result.and_then(|process| process.ok_or(Errno::CHILD))
+}
+
+/// `None` in the child.
+fn clone(flags: libc::c_int) -> Result<Option<Process>> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: the structure is plain integers, for which zero is "not used".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child works on a copy of the memory, on the same stack; both sides return from here.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => {
+            // SAFETY: the kernel has just stored a new descriptor there, which nobody else knows of.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Some(Process { pid: to_pid(pid)?, pidfd }))
+        }
+        // Docker's and others' seccomp filters cannot look into clone3's arguments and refuse all of it.
+        _ => match last_errno() {
+            Errno::NOSYS | Errno::PERM => old_clone(flags),
+            errno => Err(errno),
+        },
+    }
+}
+
+fn old_clone(flags: libc::c_int) -> Result<Option<Process>> {
+    let flags = libc::c_ulong::from((flags | libc::SIGCHLD).cast_unsigned());
+    let none: libc::c_ulong = 0;
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as above; a null stack means "the same one, copied". Here the stack comes first.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, none, flags, none, none, none) };
+    #[cfg(not(target_arch = "s390x"))]
+    // SAFETY: as above; a null stack means "the same one, copied".
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => {
+            let pid = to_pid(pid)?;
+            // The child cannot be reaped by anybody else before this returns, so the number is still its own.
+            Ok(Some(Process { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? }))
+        }
+        _ => Err(last_errno()),
+    }
+}
+
+fn to_pid(pid: libc::c_long) -> Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)
+}
+
+/// A panic must not unwind into the parent's frames in the child's copy of the stack.
+struct ExitOnUnwind;
+
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            exit(125);
+        }
+    }
+}
+
+/// Ends the process at once, without destructors or `atexit` functions. Async-signal-safe.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Takes over a descriptor that a child with a shared table of descriptors has opened and given up.
+pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the child has made it, told us its number and ended: it has no other owner.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Default dispositions and an empty mask, as a freshly started program expects them; `execve` would pass on what is ignored
+/// (Rust programs ignore `SIGPIPE`) and what is blocked. Async-signal-safe.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: takes integers. Fails for SIGKILL, SIGSTOP and the C library's own two, which need no reset.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let restored = SigSet::empty().thread_set_mask();
+    debug_assert!(restored.is_ok(), "an empty mask is always valid");
+}
