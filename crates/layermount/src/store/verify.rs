@@ -1,0 +1,174 @@
+//! Comparing the store's layers with what was unpacked.
+//!
+//! Every regular file is read and compared with the [listing](crate::unpack::Listing) that was made of it. A damaged layer is
+//! reported, not removed: somebody may be using it.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use flate2::Crc;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use crate::error::{Result, SyscallContext};
+use crate::unpack::{FileContent, LayerPath, Listing};
+
+use super::entry::{Entry, LISTING, Shelf, read_file, shelf_name};
+use super::root::StoreRoot;
+use super::usage::{ALL_SHELVES, StoredLayer, layers};
+
+/// What [`Store::verify`](crate::Store::verify) found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Layers that were read.
+    pub layers: usize,
+    /// Files that were read.
+    pub files: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// What is not as it was unpacked.
+    pub damage: Vec<Damage>,
+}
+
+/// Something in a layer that is not as it was unpacked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The layer.
+    pub layer: StoredLayer,
+    /// The file's path from the layer's root, escaped; empty when it is the layer's own records.
+    pub path: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
+    let mut verified = Verified::default();
+    let stored: HashMap<_, _> = layers(root)?.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
+    for xattrs in ALL_SHELVES {
+        let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? else { continue };
+        let mut of_shelf: Vec<_> = stored.values().filter(|layer| layer.xattrs == xattrs).collect();
+        of_shelf.sort_by(|a, b| a.name.cmp(&b.name));
+        for layer in of_shelf {
+            // Pruned meanwhile: then there is nothing to be said of it.
+            let Some(entry) = shelf.entry_named(&layer.name)? else { continue };
+            progress(layer);
+            let mut damage = Vec::new();
+            verify_layer(&entry, &mut verified, &mut damage)?;
+            verified.layers += 1;
+            let of_layer = |(path, what)| Damage { layer: layer.clone(), path, what };
+            verified.damage.extend(damage.into_iter().map(of_layer));
+        }
+    }
+    Ok(verified)
+}
+
+/// A path and what is wrong with it.
+type Finding = (String, String);
+
+fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding>) -> Result<()> {
+    let listing = match read_file(entry.directory(), LISTING).map(String::from_utf8) {
+        Ok(Ok(text)) => text.parse::<Listing>().map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let listing = match listing {
+        Ok(listing) => listing,
+        Err(what) => {
+            damage.push((String::new(), format!("its listing cannot be read: {what}")));
+            return Ok(());
+        }
+    };
+    // Copied from lower layers when this one was completed, after the listing was made.
+    let copied: HashSet<String> =
+        entry.record.unpacked.open.links.iter().map(|link| Listing::escape(LayerPath::as_bytes(&link.path))).collect();
+    let mut walk = Walk { listing: &listing, copied: &copied, seen: HashSet::new(), verified, damage };
+    walk.directory(entry.tree()?.as_fd(), &mut Vec::new())?;
+    let Walk { seen, .. } = walk;
+    let missing = listing.files.keys().filter(|path| !seen.contains(*path));
+    damage.extend(missing.map(|path| (path.clone(), "is missing".to_owned())));
+    Ok(())
+}
+
+struct Walk<'a> {
+    listing: &'a Listing,
+    copied: &'a HashSet<String>,
+    seen: HashSet<String>,
+    verified: &'a mut Verified,
+    damage: &'a mut Vec<Finding>,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, directory: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<()> {
+        let display = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let entries = rustix::fs::Dir::read_from(directory).syscall("getdents64", || display(path))?;
+        for entry in entries {
+            let entry = entry.syscall("getdents64", || display(path))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let parent_length = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.to_bytes());
+            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                .syscall("newfstatat", || display(path))?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+                        Ok(child) => self.directory(child.as_fd(), path)?,
+                        Err(errno) => self.damage.push((Listing::escape(path), format!("cannot be read: {errno}"))),
+                    }
+                }
+                FileType::RegularFile => self.file(directory, name, path, stat.st_size as u64),
+                _ => {}
+            }
+            path.truncate(parent_length);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, directory: BorrowedFd<'_>, name: &std::ffi::CStr, path: &[u8], size: u64) {
+        let path = Listing::escape(path);
+        let Some(expected) = self.listing.files.get(&path) else {
+            if !self.copied.contains(&path) {
+                self.damage.push((path, "was not in the layer".to_owned()));
+            }
+            return;
+        };
+        let what = match expected {
+            FileContent { size: expected, .. } if *expected != size => {
+                Some(format!("has {size} bytes instead of {expected}"))
+            }
+            FileContent { checksum: None, .. } => None,
+            FileContent { checksum: Some(expected), .. } => match checksum(directory, name) {
+                Ok(found) if found == *expected => None,
+                Ok(found) => Some(format!("has the checksum {found:08x} instead of {expected:08x}")),
+                Err(error) => Some(format!("cannot be read: {error}")),
+            },
+        };
+        self.verified.files += 1;
+        self.verified.bytes += size;
+        if let Some(what) = what {
+            self.damage.push((path.clone(), what));
+        }
+        self.seen.insert(path);
+    }
+}
+
+fn checksum(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> std::io::Result<u32> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
+    let mut crc = Crc::new();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(crc.sum()),
+            count => crc.update(&buffer[..count]),
+        }
+    }
+}
