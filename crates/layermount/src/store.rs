@@ -37,11 +37,13 @@ mod record;
 mod root;
 mod stage;
 mod usage;
+mod verify;
 
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
 pub use usage::{StoredLayer, Usage};
+pub use verify::{Damage, Verified};
 
 use std::path::{Path, PathBuf};
 
@@ -195,5 +197,10 @@ impl Store {
     /// Removes what no image needs and no process uses.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         prune::prune(&self.root, options)
+    }
+
+    /// Reads every file of every layer and compares it with what was unpacked. `progress` is told before each layer.
+    pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
+        verify::verify(&self.root, progress)
     }
 }

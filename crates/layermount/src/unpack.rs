@@ -16,12 +16,14 @@
 //! something in it would change the times, and because its owner may not be allowed into it any more.
 
 mod complete;
+mod listing;
 mod metadata;
 mod remove;
 mod root;
 mod write;
 
 pub(crate) use complete::complete;
+pub(crate) use listing::{FileContent, Listing};
 pub(crate) use remove::remove_tree;
 
 use std::ffi::CString;
@@ -99,6 +101,10 @@ pub(crate) struct OpenLink {
 pub(crate) struct LayerPath(Vec<u8>);
 
 impl LayerPath {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn components(&self) -> Vec<&[u8]> {
         self.0.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).collect()
     }
@@ -146,7 +152,11 @@ pub(crate) struct Skipped {
 }
 
 /// Unpacks the archive `tar` into the empty directory `into`. On failure the directory holds remains: remove it.
-pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
+pub(crate) fn unpack(
+    tar: &mut dyn Read,
+    into: BorrowedFd<'_>,
+    options: &UnpackOptions,
+) -> Result<(Unpacked, Listing)> {
     let mut archive = Archive::new(tar, &options.limits);
     let mut fold = Fold::new(&options.limits);
     let mut writer = Writer::new(Root::new(into), Metadata::probe(into, options)?);
@@ -176,7 +186,8 @@ pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackO
             .collect(),
     };
     let root = root.map(|attributes| root_attributes(attributes, options.xattrs));
-    Ok(Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() })
+    let unpacked = Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() };
+    Ok((unpacked, writer.listing(&fold)))
 }
 
 fn root_attributes(attributes: Attributes, namespace: OverlayXattrs) -> RootAttributes {

@@ -121,6 +121,11 @@ impl Fold {
         (self.tree.parent(node), self.tree.name(node))
     }
 
+    /// Whether a node is still in its place, and not displaced by a later entry.
+    pub(crate) fn holds(&self, node: NodeId) -> bool {
+        self.tree.is_attached(node)
+    }
+
     fn add_root(&mut self, entry: &Entry) -> Result<(), Refusal> {
         if entry.kind != Kind::Directory {
             return Err(Refusal::Because("the root can only be a directory"));

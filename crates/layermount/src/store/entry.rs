@@ -12,7 +12,7 @@ use crate::digest::{ChainId, DiffId};
 use crate::error::{Result, SyscallContext};
 use crate::image::{Layer, OverlayXattrs};
 use crate::stack::StackedLayer;
-use crate::unpack::Unpacked;
+use crate::unpack::{Listing, Unpacked};
 
 use super::StoreError;
 use super::root::{Part, StoreRoot, open_or_create};
@@ -22,6 +22,8 @@ use super::stage::{Stage, open_shared};
 pub(crate) const TREE: &str = "fs";
 /// What the tree cannot say.
 const RECORD: &str = "layer.json";
+/// Checksums of its files.
+pub(crate) const LISTING: &str = "listing";
 
 /// What a layer directory is called after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,10 +171,13 @@ impl Entry {
     }
 }
 
-/// Writes the record of a layer that is being made.
-pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
+/// Writes what stands beside the tree of a layer that is being made.
+pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: &Listing) -> Result<()> {
     let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { file: RECORD.into(), source })?;
     write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?;
+    let mut lines = Vec::new();
+    listing.write(&mut lines).syscall("write", || LISTING.into())?;
+    write_file(directory, LISTING, &lines).syscall("write", || LISTING.into())?;
     Ok(())
 }
 

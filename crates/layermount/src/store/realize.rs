@@ -278,11 +278,11 @@ impl Work<'_> {
     ) -> Result<DiffId> {
         let directory = stage.make_directory(STAGED)?;
         let tree = super::root::open_or_create(directory.as_fd(), TREE).syscall("mkdirat", || TREE.into())?;
-        let unpacked = unpack(&mut decoder, tree.as_fd(), &self.form.unpack)?;
+        let (unpacked, listing) = unpack(&mut decoder, tree.as_fd(), &self.form.unpack)?;
         let diff_id = decoder.finish()?.diff_id;
         if wanted(&diff_id) {
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
-            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked })?;
+            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked }, &listing)?;
             shelf.publish(stage, STAGED, &key)?;
         }
         Ok(diff_id)

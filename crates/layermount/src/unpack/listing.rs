@@ -9,20 +9,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::str::FromStr;
 
-use flate2::Crc;
-
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileContent {
     pub(crate) size: u64,
     /// `None` for a file with holes: reading them all may take longer than anybody would wait.
     pub(crate) checksum: Option<u32>,
-}
-
-impl FileContent {
-    pub(super) fn of(size: u64, crc: &Crc) -> Self {
-        Self { size, checksum: Some(crc.sum()) }
-    }
 }
 
 /// Files by escaped path.

@@ -1,15 +1,16 @@
 //! Makes what the fold says.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat};
 use rustix::io::{Errno, pwrite, write};
 
 use super::metadata::{IMPLIED, Metadata};
 use super::root::{READ, Root, open_beneath};
-use super::{Skipped, UnpackError, c_name, remove_tree};
+use super::{FileContent, Listing, Skipped, UnpackError, c_name, remove_tree};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{
     Archive, Attributes, Device, DirectoryEnd, Displaced, Entry, Fold, Kind, Meaning, NodeId, Put, Region, Step, quote,
@@ -21,15 +22,23 @@ pub(super) struct Writer<'fd> {
     metadata: Metadata,
     /// Devices that could not be made, and other names for them.
     missing: HashSet<NodeId>,
+    /// What regular files hold, also of those that were displaced.
+    contents: HashMap<NodeId, FileContent>,
 }
 
 impl<'fd> Writer<'fd> {
     pub(super) fn new(root: Root<'fd>, metadata: Metadata) -> Self {
-        Self { root, metadata, missing: HashSet::new() }
+        Self { root, metadata, missing: HashSet::new(), contents: HashMap::new() }
     }
 
     pub(super) fn skipped(&self) -> Skipped {
         self.metadata.skipped
+    }
+
+    /// The files that are there in the end.
+    pub(super) fn listing(&self, fold: &Fold) -> Listing {
+        let there = self.contents.iter().filter(|(node, _)| fold.holds(**node));
+        Listing { files: there.map(|(node, content)| (Listing::escape(&joined(fold, *node)), *content)).collect() }
     }
 
     /// Does one step; answers how many bytes of content were written.
@@ -118,7 +127,7 @@ impl<'fd> Writer<'fd> {
         let attributes = &entry.attributes;
         match &entry.kind {
             Kind::File { size, sparse } => {
-                return self.make_file(parent, name, (*size, sparse.as_deref()), entry, archive);
+                return self.make_file(parent, name, node, (*size, sparse.as_deref()), entry, archive);
             }
             Kind::Symlink(target) => {
                 symlinkat(c_name(target), parent, c_name(name))
@@ -164,6 +173,7 @@ impl<'fd> Writer<'fd> {
         &mut self,
         parent: BorrowedFd<'_>,
         name: &[u8],
+        node: NodeId,
         (size, sparse): (u64, Option<&[Region]>),
         entry: &Entry,
         archive: &mut Archive<impl Read>,
@@ -177,11 +187,14 @@ impl<'fd> Writer<'fd> {
         let mut written = 0;
         match sparse {
             None => {
+                let mut crc = Crc::new();
                 while let piece @ [_, ..] = archive.data()? {
                     let count = write(file, piece).syscall("write", || quote(name)).map_err(&at)?;
+                    crc.update(piece.get(..count).unwrap_or(piece));
                     archive.consume(count);
                     written += count as u64;
                 }
+                self.contents.insert(node, FileContent { size: written, checksum: Some(crc.sum()) });
             }
             Some(regions) => {
                 ftruncate(file, size).syscall("ftruncate", || format!("{}, {size}", quote(name))).map_err(&at)?;
@@ -198,6 +211,7 @@ impl<'fd> Writer<'fd> {
                     }
                     written += length;
                 }
+                self.contents.insert(node, FileContent { size, checksum: None });
             }
         }
         self.metadata.apply(file, &entry.name, &entry.attributes)?;
@@ -215,7 +229,11 @@ impl<'fd> Writer<'fd> {
         let target_parent = self.root.directory(fold, target_parent)?;
         // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.
         linkat(&target_parent, c_name(target_name), parent, c_name(name), AtFlags::empty())
-            .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))
+            .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))?;
+        if let Some(content) = self.contents.get(&target) {
+            self.contents.insert(node, *content);
+        }
+        Ok(())
     }
 }
 

@@ -117,6 +117,18 @@ impl Tree {
         path
     }
 
+    /// Whether a node and all that hold it are where they were put.
+    pub(super) fn is_attached(&self, mut id: NodeId) -> bool {
+        while id != NodeId::ROOT {
+            let parent = self.parent(id);
+            if self.child(parent, self.name(id)) != Some(id) {
+                return false;
+            }
+            id = parent;
+        }
+        true
+    }
+
     pub(super) fn is_inside(&self, mut id: NodeId, directory: NodeId) -> bool {
         while id != NodeId::ROOT {
             if id == directory {

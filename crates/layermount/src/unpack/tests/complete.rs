@@ -1,1 +1,133 @@
+use std::os::unix::fs::MetadataExt;
 
+use layermount_fixtures::case;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn stack(xattrs: OverlayXattrs, layers: &[Value]) -> (Stack, Vec<Unpacked>) {
+    let mut stack = Stack::new(options(xattrs));
+    let unpacked = (layers.iter())
+        .map(|entries| stack.push(&case::archive(entries.as_array().unwrap(), "").unwrap()).unwrap())
+        .collect();
+    (stack, unpacked)
+}
+
+fn stat(stack: &Stack, path: &str) -> fs::Metadata {
+    fs::symlink_metadata(stack.top().join(path)).unwrap()
+}
+
+#[test]
+fn implied_directories_keep_what_lower_layers_say() {
+    let (stack, unpacked) = stack(
+        OverlayXattrs::User,
+        &[
+            json!([
+                {"name": "d", "type": "dir", "mode": "0700", "mtime": 50, "xattrs": {"user.a": "low"}},
+                {"name": "d/e", "type": "dir", "mode": "0711", "mtime": 60},
+                {"name": "gone", "type": "dir", "mode": "0700"},
+                {"name": "file", "type": "file"},
+            ]),
+            json!([
+                {"name": "d", "type": "dir", "mode": "0750", "mtime": 70, "xattrs": {"user.a": "mid"}},
+                {"name": ".wh.gone", "type": "file"},
+            ]),
+            json!([
+                {"name": "d/e/new/f", "type": "file"},
+                {"name": "gone/f", "type": "file"},
+                {"name": "file/f", "type": "file"},
+            ]),
+        ],
+    );
+    assert!(unpacked[1].open.is_empty());
+    assert_eq!(unpacked[2].open.implied.len(), 5);
+    let shape = |path: &str| (stat(&stack, path).mode() & 0o7777, stat(&stack, path).mtime());
+    assert_eq!(shape("d"), (0o750, 70));
+    assert_eq!(shape("d/e"), (0o711, 60));
+    assert_eq!(shape("d/e/new"), (0o755, 0));
+    assert_eq!(shape("gone"), (0o755, 0));
+    assert_eq!(shape("file"), (0o755, 0));
+    let mut value = [0; 3];
+    rustix::fs::lgetxattr(stack.top().join("d"), c"user.a", &mut value[..]).unwrap();
+    assert_eq!(&value, b"mid");
+}
+
+#[test]
+fn directories_of_whiteouts_exist_only_over_lower_ones() {
+    let (stack, _) = stack(
+        OverlayXattrs::User,
+        &[
+            json!([{"name": "there", "type": "dir", "mode": "0700"}, {"name": "there/x", "type": "file"}]),
+            json!([
+                {"name": "there/.wh.x", "type": "file"},
+                {"name": "not/here/.wh.x", "type": "file"},
+                {"name": "named", "type": "dir", "mtime": 5},
+                {"name": "named/not/.wh.x", "type": "file"},
+            ]),
+        ],
+    );
+    assert_eq!(stat(&stack, "there").mode() & 0o7777, 0o700);
+    assert!(!stack.top().join("not").exists());
+    assert!(!stack.top().join("named/not").exists());
+    assert_eq!(stat(&stack, "named").mtime(), 5);
+    if is_root() {
+        let names: Vec<_> = stack.mount().listing().into_keys().collect();
+        assert_eq!(names, [b"named/".to_vec(), b"there/".to_vec()]);
+    }
+}
+
+#[test]
+fn hard_links_into_lower_layers_are_copied_up_and_linked() {
+    let base = json!([
+        {"name": "etc", "type": "dir", "mode": "0700", "mtime": 3},
+        {"name": "etc/f", "type": "file", "mode": "0640", "mtime": 4, "content": "low", "xattrs": {"user.a": "b"}},
+        {"name": "conf", "type": "symlink", "linkname": "/etc"},
+    ]);
+    let (stack_, unpacked) = stack(
+        OverlayXattrs::User,
+        &[base.clone(), json!([
+            {"name": "d", "type": "dir", "mtime": 9},
+            {"name": "d/one", "type": "hardlink", "linkname": "conf/f"},
+            {"name": "two", "type": "hardlink", "linkname": "/etc/f"},
+        ])],
+    );
+    assert_eq!(unpacked[1].open.links.len(), 2);
+    let inode = stat(&stack_, "etc/f").ino();
+    for name in ["d/one", "two"] {
+        assert_eq!(stat(&stack_, name).ino(), inode);
+    }
+    let copied = stat(&stack_, "two");
+    assert_eq!((copied.mode() & 0o7777, copied.mtime(), copied.nlink()), (0o640, 4, 3));
+    assert_eq!(fs::read(stack_.top().join("two")).unwrap(), b"low");
+    assert_eq!(stat(&stack_, "d").mtime(), 9);
+    assert_eq!((stat(&stack_, "etc").mode() & 0o7777, stat(&stack_, "etc").mtime()), (0o700, 3));
+    // A layer that hides the target's own place has the link alone.
+    let (hiding, _) = stack(
+        OverlayXattrs::User,
+        &[base.clone(), json!([
+            {"name": ".wh.etc", "type": "file"},
+            {"name": "two", "type": "hardlink", "linkname": "etc/f"},
+        ])],
+    );
+    assert_eq!((stat(&hiding, "two").nlink(), stat(&hiding, "etc").rdev()), (1, 0));
+    for (lower, target) in [(json!([]), "f"), (base.clone(), "etc"), (base, "etc/f/g")] {
+        let mut dangling = Stack::new(options(OverlayXattrs::User));
+        let archive = |entries: &Value| case::archive(entries.as_array().unwrap(), "").unwrap();
+        dangling.push(&archive(&lower)).unwrap();
+        let error = dangling.push(&archive(&json!([{"name": "l", "type": "hardlink", "linkname": target}]))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidLayer, "{error:#}");
+    }
+}
+
+#[test]
+fn an_opaque_root_needs_nothing_from_below() {
+    let (stack, unpacked) = stack(
+        OverlayXattrs::User,
+        &[
+            json!([{"name": "d", "type": "dir", "mode": "0700"}, {"name": "a", "type": "file"}]),
+            json!([{"name": "d/f", "type": "file"}, {"name": ".wh.a", "type": "file"}, {"name": ".wh..wh..opq", "type": "file"}]),
+        ],
+    );
+    assert!(unpacked[1].opaque_root && unpacked[1].open.is_empty());
+    assert_eq!((stat(&stack, "d").mode() & 0o7777, stack.top().join("a").exists()), (0o755, false));
+}
