@@ -3,8 +3,8 @@
 //! Where the engine keeps layers as directories that overlayfs can take, they are used where they lie: nothing is copied. In
 //! every other case the engine streams the image (`GET /images/{id}/get`), and a note of the image says why.
 //!
-//! A located image can be deleted by its engine while it is in use: what is mounted goes on being what it was only as far as files
-//! are open, because the engine removes them one by one. [`Docker::pin`] prevents it.
+//! An engine does not know that its directories are in use here. When it deletes the image, it removes the files one by one:
+//! those that are open stay readable, the others are gone from the mounted tree too. [`Docker::pin`] prevents the deletion.
 //!
 //! The image ID is what the engine prints: the config's digest with graph drivers, the manifest's or index's digest with
 //! containerd's image store.

@@ -1,6 +1,7 @@
 //! An engine that is a thread on a unix socket, answering what `fixtures/docker/` holds.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,6 +257,42 @@ fn a_cache_id_cannot_lead_elsewhere() {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(record.join("cache-id")).unwrap();
     file.write_all(b"../../../etc").unwrap();
     assert!(streamed_because(&vfs.resolve(Caller::Privileged).unwrap()).contains("no directory name"));
+}
+
+#[test]
+fn over_tcp_everything_is_streamed() {
+    let fake = Fake::with_fixture("1.41", "overlay2-20.10");
+    fake.make_directories(&fake.inspect());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let docker = Docker::at(&format!("tcp://localhost:{}", address.port())).unwrap();
+    let image = std::thread::scope(|scope| {
+        // Each question comes over its own connection; one without a question ends it.
+        scope.spawn(|| while forward(listener.accept().unwrap().0, &fake) {});
+        let image = docker.resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), Caller::Privileged);
+        drop(TcpStream::connect(address).unwrap());
+        image
+    });
+    assert!(streamed_because(&image.unwrap()).contains("not behind a unix socket"));
+}
+
+/// Carries one question and its answer; `false` where there was no question.
+fn forward(mut client: TcpStream, fake: &Fake) -> bool {
+    let mut question = String::new();
+    let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        question.push_str(&format!("{line}\r\n"));
+        if line.is_empty() {
+            break;
+        }
+    }
+    if question.is_empty() {
+        return false;
+    }
+    let mut engine = UnixStream::connect(fake.directory.path().join("sock")).unwrap();
+    engine.write_all(question.as_bytes()).unwrap();
+    std::io::copy(&mut engine, &mut client).unwrap();
+    true
 }
 
 #[test]
