@@ -228,6 +228,29 @@ fn containerd_images_are_streamed_for_the_platform() {
 }
 
 #[test]
+fn containerd_is_asked_for_the_platform_that_is_wanted() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/docker/containerd-29");
+    let read = move |name: &str| std::fs::read_to_string(fixture.join(name)).unwrap();
+    let fake = Fake::new("1.52", |_| {
+        let read = read.clone();
+        Box::new(move |_, path| match path {
+            path if path.ends_with("/info") => Reply::Json(200, read("info.json")),
+            path if path.ends_with("/history") => Reply::Json(200, read("history.json")),
+            path if path.contains("s390x") => Reply::Json(404, r#"{"message":"does not provide the platform"}"#.into()),
+            path if path.contains("arm64") => Reply::Json(200, read("inspect.json").replace("amd64", "arm64")),
+            _ => Reply::Json(200, read("inspect.json")),
+        })
+    });
+    let resolve = |platform: &str| {
+        fake.docker().resolve_for(&"tiny:1".parse().unwrap(), &platform.parse().unwrap(), Caller::Privileged)
+    };
+    assert_eq!(resolve("linux/arm64").unwrap().platform().architecture(), "arm64");
+    let error = resolve("linux/s390x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PlatformNotFound);
+    assert!(error.to_string().contains("not for linux/s390x but for linux/amd64"), "{error}");
+}
+
+#[test]
 fn the_trees_of_vfs_and_of_one_fuse_overlayfs_layer() {
     let vfs = Fake::with_fixture("1.41", "vfs-20.10");
     let chain =
