@@ -108,19 +108,13 @@ impl Docker {
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
         let placement = locate::place(&inspect, local, caller, || engine.info().cloned())?;
         let history = engine.history(&inspect.id.to_string())?;
-        image(
-            engine,
-            &inspect,
-            placement,
-            Config::parse(config::document(&inspect, &history).map_err(malformed(engine))?)?,
-            wanted,
-        )
+        let document = config::document(&inspect, &history).map_err(|source| DockerError::Malformed {
+            endpoint: engine.endpoint().to_string(),
+            path: format!("/images/{}/json", inspect.id),
+            source,
+        })?;
+        image(engine, &inspect, placement, Config::parse(document)?, wanted)
     }
-}
-
-fn malformed(engine: &Engine) -> impl Fn(serde_json::Error) -> DockerError {
-    let endpoint = engine.endpoint().to_string();
-    move |source| DockerError::Malformed { endpoint: endpoint.clone(), path: "/images/{name}/json".to_owned(), source }
 }
 
 fn inspect(engine: &Engine, name: &str) -> Result<Inspect, DockerError> {

@@ -351,6 +351,30 @@ fn names_platforms_and_what_is_not_there() {
 }
 
 #[test]
+fn the_chain_of_parents_ends_where_one_was_deleted() {
+    let ids = ["a", "b", "c", "deleted"].map(Digest::sha256);
+    let fake = Fake::new("1.41", |_| {
+        let ids = ids.clone();
+        Box::new(move |_, path| {
+            let answer = |index: usize| {
+                let parent = ids.get(index + 1).map(Digest::to_string).unwrap_or_default();
+                Reply::Json(200, format!(r#"{{"Id":"{}","Parent":"{parent}","GraphDriver":null}}"#, ids[index]))
+            };
+            match ids.iter().position(|id| path.contains(id.hex())) {
+                _ if path.ends_with("/info") => Reply::Json(200, "{}".to_owned()),
+                _ if path.ends_with("/history") => Reply::Json(200, "[]".to_owned()),
+                Some(3) => Reply::Json(404, String::new()),
+                found => answer(found.unwrap_or(0)),
+            }
+        })
+    });
+    let image = fake.resolve(Caller::Privileged).unwrap();
+    assert_eq!(image.parent(), Some(&ids[1]));
+    assert!(streamed_because(&image).contains("does not tell its storage driver"));
+    assert_eq!(fake.docker().parents(&image).unwrap(), ids[1..]);
+}
+
+#[test]
 fn answers_that_are_not_as_they_should_be() {
     type Case = (&'static str, fn() -> Reply, &'static str);
     let cases: [Case; 6] = [
