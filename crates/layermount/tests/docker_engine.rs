@@ -134,7 +134,18 @@ fn a_pinned_image_cannot_be_deleted() {
     let path = format!("/images/{}", image.id());
     assert_eq!(call(&host, "DELETE", &path, &[]).0, 409);
     pin.release().unwrap();
+    // Without a pin, what is open stays readable and the rest goes.
+    let located = match image.content() {
+        Content::Located(Located::Layers { directories, .. }) => Some(directories[1].join("base")),
+        Content::Located(Located::Tree(tree)) => Some(tree.join(name)),
+        _ => None,
+    };
+    let open = located.as_ref().map(|path| std::fs::File::open(path).unwrap());
     assert_eq!(call(&host, "DELETE", &path, &[]).0, 200);
+    if let (Some(path), Some(mut open)) = (located, open) {
+        assert!(!path.exists());
+        assert!(open.read_to_string(&mut String::new()).unwrap() > 0);
+    }
     let error = docker.resolve(&reference(name), &Platform::host()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ImageNotFound);
     assert_eq!(docker.pin(&image).unwrap_err().kind(), ErrorKind::ImageNotFound);

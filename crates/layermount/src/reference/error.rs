@@ -72,6 +72,9 @@ impl Fault for ParseReferenceError {
 
     fn hint(&self) -> Option<String> {
         match &self.reason {
+            _ if self.text.starts_with(['/', '.', '~']) => {
+                Some("a directory is written oci:DIR (an OCI layout) or rootfs:DIR (a whole tree)".to_owned())
+            }
             Reason::UpperCase { .. } => Some(format!("names are lower case: {}", self.text.to_lowercase())),
             Reason::Transport(word) if word == "docker://" || word.starts_with("http") => Some(
                 "images are not fetched from registries yet: use 'docker pull', or 'skopeo copy docker://NAME oci:DIR:NAME', \

@@ -107,6 +107,9 @@ fn what_is_wrong_is_said() {
     }
     let upper = "Team.Example/App".parse::<Reference>().unwrap_err();
     assert_eq!(upper.hint().as_deref(), Some("names are lower case: team.example/app"));
+    for path in ["./app", "/srv/app", "../x:1"] {
+        assert!(path.parse::<Reference>().unwrap_err().hint().unwrap().contains("oci:DIR"), "{path}");
+    }
     assert!(long(1 << 20).parse::<Reference>().unwrap_err().to_string().len() < 1000);
 }
 

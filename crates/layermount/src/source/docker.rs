@@ -3,8 +3,8 @@
 //! Where the engine keeps layers as directories that overlayfs can take, they are used where they lie: nothing is copied. In
 //! every other case the engine streams the image (`GET /images/{id}/get`), and a note of the image says why.
 //!
-//! A located image can be deleted by its engine while it is in use: what is mounted goes on being what it was only as far as files
-//! are open, because the engine removes them one by one. [`Docker::pin`] prevents it.
+//! An engine does not know that its directories are in use here. When it deletes the image, it removes the files one by one:
+//! those that are open stay readable, the others are gone from the mounted tree too. [`Docker::pin`] prevents the deletion.
 //!
 //! The image ID is what the engine prints: the config's digest with graph drivers, the manifest's or index's digest with
 //! containerd's image store.
@@ -108,19 +108,13 @@ impl Docker {
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
         let placement = locate::place(&inspect, local, caller, || engine.info().cloned())?;
         let history = engine.history(&inspect.id.to_string())?;
-        image(
-            engine,
-            &inspect,
-            placement,
-            Config::parse(config::document(&inspect, &history).map_err(malformed(engine))?)?,
-            wanted,
-        )
+        let document = config::document(&inspect, &history).map_err(|source| DockerError::Malformed {
+            endpoint: engine.endpoint().to_string(),
+            path: format!("/images/{}/json", inspect.id),
+            source,
+        })?;
+        image(engine, &inspect, placement, Config::parse(document)?, wanted)
     }
-}
-
-fn malformed(engine: &Engine) -> impl Fn(serde_json::Error) -> DockerError {
-    let endpoint = engine.endpoint().to_string();
-    move |source| DockerError::Malformed { endpoint: endpoint.clone(), path: "/images/{name}/json".to_owned(), source }
 }
 
 fn inspect(engine: &Engine, name: &str) -> Result<Inspect, DockerError> {

@@ -12,11 +12,12 @@ mod select;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::error::{Result, ResultExt};
-use crate::image::{Blobs, Config, Content, Image, ImageParts, Platform};
+use crate::image::{self, Blobs, Config, Content, Image, ImageParts, Platform};
 use crate::reference::{OciSelector, Reference};
 
-use super::manifest::{Descriptor, Document, Manifest, ManifestError};
+use super::manifest::{Descriptor, Document, ManifestError};
 use super::{PlatformNotFound, Source};
 
 use directory::Layout;
@@ -48,60 +49,76 @@ fn resolve(directory: &Path, selector: &OciSelector, wanted: &Platform) -> Resul
     let mut selection = Selection::new(&layout)?;
     let candidates = selection.candidates(selector)?;
     let chosen = choose(&layout, candidates, wanted)?;
-    let names = selection.names(&chosen.entry);
     let digest = chosen.manifest.digest.clone();
-    let (manifest, config) = read_image(&layout, &chosen.manifest)?;
-    let descriptors = manifest.layers().context(|| format!("manifest {digest}"))?;
+    let found = read_image(&layout, &chosen.manifest)?;
     // An index and a config that disagree: the config is what the image was built as.
-    let stated = config.platform().or_else(|| chosen.manifest.platform());
+    let stated = found.config.platform().or_else(|| chosen.manifest.platform());
     if let Some(stated) = &stated
         && stated.distance_to(wanted).is_none()
     {
         return Err(PlatformNotFound::new(layout.describe(), wanted, [stated.clone()]).into());
     }
     Image::new(ImageParts {
-        id: Some(manifest.config.digest),
+        id: Some(found.id),
         manifest_digest: Some(digest.clone()),
-        names,
+        names: selection.names(&chosen.entry),
         platform: stated.unwrap_or_else(|| wanted.clone()),
-        config,
-        descriptors: Some(descriptors),
-        content: Content::Blobs(layout),
+        config: found.config,
+        descriptors: Some(found.layers),
+        content: Content::Blobs(layout.clone()),
     })
     .context(|| format!("manifest {digest}"))
 }
 
 /// The platform that the index states is believed for the choice; only where it states none, the config is read.
-fn choose(layout: &Layout, candidates: Vec<Candidate>, wanted: &Platform) -> Result<Candidate> {
-    let mut known = Vec::with_capacity(candidates.len());
+fn choose(layout: &Layout, mut candidates: Vec<Candidate>, wanted: &Platform) -> Result<Candidate> {
+    let may_run = |candidate: &Candidate| candidate.manifest.platform().is_none_or(|p| p.distance_to(wanted).is_some());
+    if candidates.len() == 1
+        && let Some(only) = candidates.pop_if(|only| may_run(only))
+    {
+        return Ok(only);
+    }
+    let mut best: Option<(u8, Candidate)> = None;
+    let mut present = Vec::new();
     for candidate in candidates {
         let platform = match candidate.manifest.platform() {
-            None => read_image(layout, &candidate.manifest)?.1.platform(),
+            None => read_image(layout, &candidate.manifest)?.config.platform(),
             stated => stated,
         };
-        known.push((candidate, platform));
-    }
-    match select::best(&known, wanted) {
-        Some(best) => Ok(Candidate { manifest: best.manifest.clone(), entry: best.entry.clone() }),
-        None => {
-            let present = known.into_iter().filter_map(|(_, platform)| platform);
-            Err(PlatformNotFound::new(layout.describe(), wanted, present).into())
+        let Some(platform) = platform else { continue };
+        // The first of equals, as Docker and containerd choose.
+        if let Some(distance) = platform.distance_to(wanted)
+            && best.as_ref().is_none_or(|(least, _)| distance < *least)
+        {
+            best = Some((distance, candidate));
         }
+        present.push(platform);
+    }
+    match best {
+        Some((_, candidate)) => Ok(candidate),
+        None => Err(PlatformNotFound::new(layout.describe(), wanted, present).into()),
     }
 }
 
-fn read_image(layout: &Layout, descriptor: &Descriptor) -> Result<(Manifest, Config)> {
-    let digest = &descriptor.digest;
-    let bytes = layout.read("image manifest", descriptor)?;
-    let manifest = match Document::parse(&bytes, &descriptor.media_type).context(|| format!("manifest {digest}"))? {
+struct Found {
+    /// The config's digest.
+    id: Digest,
+    config: Config,
+    layers: Vec<image::Descriptor>,
+}
+
+fn read_image(layout: &Layout, manifest: &Descriptor) -> Result<Found> {
+    let digest = &manifest.digest;
+    let bytes = layout.read("image manifest", manifest)?;
+    let manifest = match Document::parse(&bytes, &manifest.media_type).context(|| format!("manifest {digest}"))? {
         Document::Manifest(manifest) => manifest,
         Document::Index(_) => return Err(ManifestError::Neither.into()),
     };
-    // Before the config is read: that of an artifact is anything.
-    manifest.layers().context(|| format!("manifest {digest}"))?;
-    let config = layout.read("image config", &manifest.config)?;
-    let config = Config::parse(config).context(|| format!("config {}", manifest.config.digest))?;
-    Ok((manifest, config))
+    // Before the config is read: that of an artifact may be anything.
+    let layers = manifest.layers().context(|| format!("manifest {digest}"))?;
+    let id = manifest.config.digest.clone();
+    let config = Config::parse(layout.read("image config", &manifest.config)?).context(|| format!("config {id}"))?;
+    Ok(Found { id, config, layers })
 }
 
 #[cfg(test)]

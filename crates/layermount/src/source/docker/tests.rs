@@ -1,6 +1,7 @@
 //! An engine that is a thread on a unix socket, answering what `fixtures/docker/` holds.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,6 +228,29 @@ fn containerd_images_are_streamed_for_the_platform() {
 }
 
 #[test]
+fn containerd_is_asked_for_the_platform_that_is_wanted() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/docker/containerd-29");
+    let read = move |name: &str| std::fs::read_to_string(fixture.join(name)).unwrap();
+    let fake = Fake::new("1.52", |_| {
+        let read = read.clone();
+        Box::new(move |_, path| match path {
+            path if path.ends_with("/info") => Reply::Json(200, read("info.json")),
+            path if path.ends_with("/history") => Reply::Json(200, read("history.json")),
+            path if path.contains("s390x") => Reply::Json(404, r#"{"message":"does not provide the platform"}"#.into()),
+            path if path.contains("arm64") => Reply::Json(200, read("inspect.json").replace("amd64", "arm64")),
+            _ => Reply::Json(200, read("inspect.json")),
+        })
+    });
+    let resolve = |platform: &str| {
+        fake.docker().resolve_for(&"tiny:1".parse().unwrap(), &platform.parse().unwrap(), Caller::Privileged)
+    };
+    assert_eq!(resolve("linux/arm64").unwrap().platform().architecture(), "arm64");
+    let error = resolve("linux/s390x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PlatformNotFound);
+    assert!(error.to_string().contains("not for linux/s390x but for linux/amd64"), "{error}");
+}
+
+#[test]
 fn the_trees_of_vfs_and_of_one_fuse_overlayfs_layer() {
     let vfs = Fake::with_fixture("1.41", "vfs-20.10");
     let chain =
@@ -259,6 +283,42 @@ fn a_cache_id_cannot_lead_elsewhere() {
 }
 
 #[test]
+fn over_tcp_everything_is_streamed() {
+    let fake = Fake::with_fixture("1.41", "overlay2-20.10");
+    fake.make_directories(&fake.inspect());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let docker = Docker::at(&format!("tcp://localhost:{}", address.port())).unwrap();
+    let image = std::thread::scope(|scope| {
+        // Each question comes over its own connection; one without a question ends it.
+        scope.spawn(|| while forward(listener.accept().unwrap().0, &fake) {});
+        let image = docker.resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), Caller::Privileged);
+        drop(TcpStream::connect(address).unwrap());
+        image
+    });
+    assert!(streamed_because(&image.unwrap()).contains("not behind a unix socket"));
+}
+
+/// Carries one question and its answer; `false` where there was no question.
+fn forward(mut client: TcpStream, fake: &Fake) -> bool {
+    let mut question = String::new();
+    let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        question.push_str(&format!("{line}\r\n"));
+        if line.is_empty() {
+            break;
+        }
+    }
+    if question.is_empty() {
+        return false;
+    }
+    let mut engine = UnixStream::connect(fake.directory.path().join("sock")).unwrap();
+    engine.write_all(question.as_bytes()).unwrap();
+    std::io::copy(&mut engine, &mut client).unwrap();
+    true
+}
+
+#[test]
 fn counts_that_disagree_are_not_mounted() {
     let fake = Fake::with_fixture("1.41", "overlay2-20.10");
     let mut inspect = fake.inspect();
@@ -288,6 +348,30 @@ fn names_platforms_and_what_is_not_there() {
     let error = docker.resolve(&"tiny:1".parse().unwrap(), &"linux/arm64".parse().unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PlatformNotFound);
     assert!(error.to_string().contains("not for linux/arm64 but for linux/amd64"), "{error}");
+}
+
+#[test]
+fn the_chain_of_parents_ends_where_one_was_deleted() {
+    let ids = ["a", "b", "c", "deleted"].map(Digest::sha256);
+    let fake = Fake::new("1.41", |_| {
+        let ids = ids.clone();
+        Box::new(move |_, path| {
+            let answer = |index: usize| {
+                let parent = ids.get(index + 1).map(Digest::to_string).unwrap_or_default();
+                Reply::Json(200, format!(r#"{{"Id":"{}","Parent":"{parent}","GraphDriver":null}}"#, ids[index]))
+            };
+            match ids.iter().position(|id| path.contains(id.hex())) {
+                _ if path.ends_with("/info") => Reply::Json(200, "{}".to_owned()),
+                _ if path.ends_with("/history") => Reply::Json(200, "[]".to_owned()),
+                Some(3) => Reply::Json(404, String::new()),
+                found => answer(found.unwrap_or(0)),
+            }
+        })
+    });
+    let image = fake.resolve(Caller::Privileged).unwrap();
+    assert_eq!(image.parent(), Some(&ids[1]));
+    assert!(streamed_because(&image).contains("does not tell its storage driver"));
+    assert_eq!(fake.docker().parents(&image).unwrap(), ids[1..]);
 }
 
 #[test]

@@ -70,6 +70,9 @@ impl Fault for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::NotALayout { source, .. } if source.errno() == Errno::NOTDIR => {
+                Some("an archive of a layout must be unpacked first, with 'tar -xf FILE -C DIR'".into())
+            }
             Self::NotALayout { .. } => Some(
                 "an OCI layout is a directory with the files oci-layout and index.json; 'skopeo copy' makes one".into(),
             ),
@@ -78,7 +81,7 @@ impl Fault for LayoutError {
             }
             Self::NoBlob { .. } => Some("the layout was copied in part only: copy the image again".into()),
             Self::Open { source, .. } if source.errno() == Errno::LOOP => {
-                Some("blobs that are symbolic links are not followed: copy the layout with 'cp -rL'".into())
+                Some("files of a layout that are symbolic links are not followed: copy it with 'cp -rL'".into())
             }
             _ => None,
         }

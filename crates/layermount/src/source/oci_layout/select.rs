@@ -5,12 +5,11 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Fault, Result};
-use crate::image::Platform;
+use crate::image::Blobs;
 use crate::reference::{ImageName, OciSelector};
 use crate::source::manifest::{Descriptor, Document, Kind};
 
 use super::directory::Layout;
-use crate::image::Blobs;
 
 /// Limits for hostile layouts: an index may refer to itself only by breaking SHA-256, but may be wide and deep.
 const MAX_DEPTH: usize = 8;
@@ -237,17 +236,4 @@ impl<'a> Selection<'a> {
 
 fn annotated(entry: &Descriptor) -> impl Iterator<Item = &str> {
     [REF_NAME, CONTAINERD_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
-}
-
-/// The candidate that runs best where `wanted` is asked for; the first of equals. `None` stands for a platform that is not
-/// known: such an image is only taken when it is the only one.
-pub(super) fn best<'a>(candidates: &'a [(Candidate, Option<Platform>)], wanted: &Platform) -> Option<&'a Candidate> {
-    if let [(only, None)] = candidates {
-        return Some(only);
-    }
-    candidates
-        .iter()
-        .filter_map(|(candidate, platform)| Some((platform.as_ref()?.distance_to(wanted)?, candidate)))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }

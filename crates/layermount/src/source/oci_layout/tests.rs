@@ -251,6 +251,10 @@ fn what_is_no_layout() {
     assert_eq!(maker.fails("").kind(), ErrorKind::InvalidImage);
     let missing = OciLayouts.resolve(&"oci:/nonexistent/x".parse().unwrap(), &Platform::host()).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::ImageNotFound);
+    let file = format!("oci:{}", maker.path("index.json").display()).parse().unwrap();
+    let file = OciLayouts.resolve(&file, &Platform::host()).unwrap_err();
+    assert_eq!(file.kind(), ErrorKind::InvalidImage);
+    assert!(file.hint().unwrap().contains("tar -xf"), "{file:#}");
 }
 
 #[test]
