@@ -163,7 +163,10 @@ pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackO
     let Meaning { root, opaque_root, implied, links, .. } = meaning;
     let open = OpenEnds {
         implied: (implied.into_iter())
-            .map(|(node, only_whiteouts)| ImpliedDirectory { path: fold.path(node).into_iter().collect(), only_whiteouts })
+            .map(|(node, only_whiteouts)| ImpliedDirectory {
+                path: fold.path(node).into_iter().collect(),
+                only_whiteouts,
+            })
             .collect(),
         links: (links.into_iter())
             .map(|(node, target)| OpenLink {
@@ -217,9 +220,9 @@ impl Fault for UnpackError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Owner { .. } => {
-                Some("map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into())
-            }
+            Self::Owner { .. } => Some(
+                "map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into(),
+            ),
             _ => None,
         }
     }

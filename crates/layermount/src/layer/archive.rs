@@ -214,7 +214,10 @@ impl<R: Read> Archive<R> {
                 return Err(refuse(Refusal::Because("a symlink without a target")));
             }
             b'2' if link.len() > self.limits.path_bytes => {
-                return Err(refuse(Refusal::Limit { what: "bytes of a symlink", limit: self.limits.path_bytes as u64 }));
+                return Err(refuse(Refusal::Limit {
+                    what: "bytes of a symlink",
+                    limit: self.limits.path_bytes as u64,
+                }));
             }
             b'2' => Kind::Symlink(link),
             b'3' => Kind::CharDevice(block.device().map_err(refuse)?),

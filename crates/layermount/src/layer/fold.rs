@@ -55,12 +55,17 @@ pub(crate) enum Displaced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
     /// Nothing yet: the layers below, or an earlier step, have it.
-    Nothing { node: NodeId },
+    Nothing {
+        node: NodeId,
+    },
     Directory(NodeId),
     /// A new inode that is not a directory.
     Leaf(NodeId),
     /// One more name for the inode at `target`, which is as it was when that node was put.
-    Link { node: NodeId, target: NodeId },
+    Link {
+        node: NodeId,
+        target: NodeId,
+    },
 }
 
 /// Where a hard link's target was found.

@@ -54,7 +54,8 @@ impl<'a> Block<'a> {
             Format::Star => text(ustar.get(..131).unwrap_or_default()),
             // Go before 1.8 and others wrote a ustar prefix under GNU magic, where GNU has times.
             Format::Gnu => {
-                let time = |field: Option<&[u8]>| field.is_none_or(|field| field.starts_with(&[0]) || signed(field).is_some());
+                let time =
+                    |field: Option<&[u8]>| field.is_none_or(|field| field.starts_with(&[0]) || signed(field).is_some());
                 let is_prefix = !(time(ustar.get(..12)) && time(ustar.get(12..24)));
                 if is_prefix && text(ustar).is_ascii() { text(ustar) } else { &[] }
             }

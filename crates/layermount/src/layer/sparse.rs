@@ -62,7 +62,10 @@ pub(super) fn pair(numbers: &[u64]) -> Result<Vec<Region>, Refusal> {
     if !pairs.remainder().is_empty() {
         return Err(MAP);
     }
-    Ok(pairs.filter_map(|pair| <[u64; 2]>::try_from(pair).ok()).map(|[offset, length]| Region { offset, length }).collect())
+    Ok(pairs
+        .filter_map(|pair| <[u64; 2]>::try_from(pair).ok())
+        .map(|[offset, length]| Region { offset, length })
+        .collect())
 }
 
 impl Sparse {

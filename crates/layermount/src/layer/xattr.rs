@@ -32,7 +32,9 @@ pub(crate) fn judge(name: &[u8], namespace: OverlayXattrs) -> Verdict {
         return if escaped.len() <= 255 { Verdict::Set(escaped) } else { Verdict::Drop };
     }
     match name {
-        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => Verdict::Set(name.to_vec()),
+        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => {
+            Verdict::Set(name.to_vec())
+        }
         _ if name.starts_with(b"user.overlay.") => Verdict::Drop,
         _ if name.starts_with(b"user.") && !name.contains(&0) => Verdict::Set(name.to_vec()),
         _ => Verdict::Drop,

@@ -98,7 +98,9 @@ impl Layer<'_> {
                 let copied = match statat(&place, c_name(real_name), AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => !is_whiteout(&stat),
                     Err(Errno::NOENT) => {
-                        keep_times(place.as_fd(), |place| copy::file(&mut self.metadata, &found, self.below.mark(), place, real_name))?;
+                        keep_times(place.as_fd(), |place| {
+                            copy::file(&mut self.metadata, &found, self.below.mark(), place, real_name)
+                        })?;
                         true
                     }
                     Err(errno) => return Err(at(SyscallError::new("fstatat", quote(real_name), errno)).into()),

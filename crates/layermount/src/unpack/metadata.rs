@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr, futimens,
-    mkdirat, openat, setxattr, statat, unlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr,
+    futimens, mkdirat, openat, setxattr, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -65,7 +65,12 @@ impl Metadata {
     }
 
     /// Gives an open file or directory attributes from an archive.
-    pub(super) fn apply(&mut self, fd: BorrowedFd<'_>, name: &[u8], attributes: &Attributes) -> Result<(), UnpackError> {
+    pub(super) fn apply(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        name: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
         let attributes = self.judged(attributes);
         self.apply_copy(fd, name, &attributes)
     }

@@ -86,7 +86,8 @@ pub(super) fn open_beneath(directory: BorrowedFd<'_>, path: &[&[u8]], flags: OFl
             Err(Errno::INTR | Errno::AGAIN) => continue,
             // Before Linux 5.6, and under seccomp profiles that do not know the call.
             Err(Errno::NOSYS | Errno::PERM) => walk_beneath(directory, path, flags),
-            other => other.syscall("openat2", || format!("{}, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS", quote(joined.as_bytes()))),
+            other => other
+                .syscall("openat2", || format!("{}, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS", quote(joined.as_bytes()))),
         };
     }
 }
@@ -126,7 +127,9 @@ mod tests {
             let open = |path: &[&[u8]]| open(root.as_fd(), path, PATH);
             assert!(open(&[b"a", b"b"]).is_ok());
             assert!(open(&[]).is_ok());
-            for path in [&[&b"a"[..], b"up"][..], &[b"a", b"host"], &[b"a", b"host", b"etc"], &[b"a", b"link"], &[b"a", b"no"]] {
+            for path in
+                [&[&b"a"[..], b"up"][..], &[b"a", b"host"], &[b"a", b"host", b"etc"], &[b"a", b"link"], &[b"a", b"no"]]
+            {
                 assert!(open(path).is_err(), "{path:?}");
             }
         }

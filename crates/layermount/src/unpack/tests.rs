@@ -1,6 +1,7 @@
 mod archives;
 mod cases;
 mod complete;
+mod gnu_tar;
 mod metadata;
 mod mounted;
 
@@ -84,7 +85,8 @@ impl Stack {
         }
         let empty = open(&empty);
         // A single lower layer is no overlay to the kernel.
-        let lowers: Vec<_> = std::iter::once(empty.as_fd()).chain(self.layers.iter().map(|(_, fd)| fd.as_fd())).collect();
+        let lowers: Vec<_> =
+            std::iter::once(empty.as_fd()).chain(self.layers.iter().map(|(_, fd)| fd.as_fd())).collect();
         mounted::Mounted::new(&lowers, self.options.xattrs)
     }
 }

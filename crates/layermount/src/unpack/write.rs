@@ -59,9 +59,13 @@ impl<'fd> Writer<'fd> {
         }
         match put {
             Put::Nothing { .. } => Ok(0),
-            Put::Directory(_) => self.metadata.make_directory(parent.as_fd(), name).map_err(&at).map(|()| 0).map_err(Into::into),
+            Put::Directory(_) => {
+                self.metadata.make_directory(parent.as_fd(), name).map_err(&at).map(|()| 0).map_err(Into::into)
+            }
             Put::Leaf(node) => self.make_leaf(parent.as_fd(), name, *node, entry, archive),
-            Put::Link { node, target } => self.link(fold, parent.as_fd(), *node, *target).map_err(at).map(|()| 0).map_err(Into::into),
+            Put::Link { node, target } => {
+                self.link(fold, parent.as_fd(), *node, *target).map_err(at).map(|()| 0).map_err(Into::into)
+            }
         }
     }
 
@@ -187,7 +191,8 @@ impl<'fd> Writer<'fd> {
                         let piece = archive.data()?;
                         let left = usize::try_from(length - done).unwrap_or(usize::MAX);
                         let piece = piece.get(..left).unwrap_or(piece);
-                        let count = pwrite(file, piece, offset + done).syscall("pwrite", || quote(name)).map_err(&at)?;
+                        let count =
+                            pwrite(file, piece, offset + done).syscall("pwrite", || quote(name)).map_err(&at)?;
                         archive.consume(count);
                         done += count as u64;
                     }

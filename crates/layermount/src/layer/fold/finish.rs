@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::super::LayerError;
 use super::super::entry::Attributes;
 use super::super::path::Name;
 use super::tree::{NodeId, What};
-use super::super::LayerError;
 use super::{Fold, Refusal, follow};
 
 /// What a layer says beyond the things that were put already.

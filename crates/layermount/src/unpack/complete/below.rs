@@ -123,7 +123,10 @@ impl<'a> Below<'a> {
 }
 
 enum Descent {
-    Open { fd: OwnedFd, opaque: bool },
+    Open {
+        fd: OwnedFd,
+        opaque: bool,
+    },
     /// This layer does not speak of it; the next one may.
     Absent,
     /// This layer takes it away.

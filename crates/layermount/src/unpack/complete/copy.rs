@@ -65,7 +65,13 @@ fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, SyscallError> {
 }
 
 /// Copies anything but a directory to `name` in `parent`.
-pub(super) fn file(metadata: &mut Metadata, found: &Found, mark: &str, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+pub(super) fn file(
+    metadata: &mut Metadata,
+    found: &Found,
+    mark: &str,
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+) -> Result<()> {
     let at = UnpackError::at(name);
     let attributes = attributes(found, mark).map_err(&at)?;
     let kind = FileType::from_raw_mode(found.stat.st_mode);
