@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests make and read their surroundings by path")]
+
 mod archives;
 mod cases;
 mod complete;

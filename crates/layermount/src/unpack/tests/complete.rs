@@ -112,10 +112,12 @@ fn hard_links_into_lower_layers_are_copied_up_and_linked() {
             json!([
                 {"name": ".wh.etc", "type": "file"},
                 {"name": "two", "type": "hardlink", "linkname": "etc/f"},
+                {"name": "three", "type": "hardlink", "linkname": "conf/f"},
             ]),
         ],
     );
-    assert_eq!((stat(&hiding, "two").nlink(), stat(&hiding, "etc").rdev()), (1, 0));
+    assert_eq!((stat(&hiding, "two").nlink(), stat(&hiding, "etc").rdev()), (2, 0));
+    assert_eq!(stat(&hiding, "two").ino(), stat(&hiding, "three").ino());
     for (lower, target) in [(json!([]), "f"), (base.clone(), "etc"), (base, "etc/f/g")] {
         let mut dangling = Stack::new(options(OverlayXattrs::User));
         let archive = |entries: &Value| case::archive(entries.as_array().unwrap(), "").unwrap();
