@@ -63,7 +63,7 @@ pub(crate) struct Decoded {
 
 enum Stream<R: Read> {
     Plain(Blob<R>),
-    Gzip(gzip::Members<R>),
+    Gzip(Box<gzip::Members<R>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::Frames<R>),
 }
@@ -119,7 +119,7 @@ impl<R: Read> Decoder<R> {
         let shared = compression == Compression::None && blob.algorithm() == Some(Algorithm::Sha256);
         let stream = match compression {
             Compression::None => Stream::Plain(blob),
-            Compression::Gzip => Stream::Gzip(gzip::Members::new(blob)),
+            Compression::Gzip => Stream::Gzip(Box::new(gzip::Members::new(blob))),
             #[cfg(feature = "zstd")]
             Compression::Zstd => Stream::Zstd(zstd::Frames::new(blob).map_err(from_read)?),
             #[cfg(not(feature = "zstd"))]

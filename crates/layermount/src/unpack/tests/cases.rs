@@ -143,7 +143,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The archive in a layer that may be compressed.
-fn decode(blob: &[u8]) -> crate::Result<Vec<u8>> {
+fn decode(blob: &[u8]) -> Result<Vec<u8>> {
     let mut decoder = Decoder::new(blob, None, &DecodeLimits::default())?;
     let mut tar = Vec::new();
     decoder.read_to_end(&mut tar).map_err(from_read)?;
