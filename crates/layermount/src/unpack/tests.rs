@@ -23,8 +23,10 @@ pub(super) fn skip(need: &str, reason: &str) {
     eprintln!("SKIP: {reason}");
 }
 
+/// Root of the initial user namespace: its first mapping is the identity over all IDs.
 pub(super) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 pub(super) fn options(xattrs: OverlayXattrs) -> UnpackOptions {
