@@ -43,7 +43,7 @@ pub(crate) struct LayerLimits {
 impl Default for LayerLimits {
     fn default() -> Self {
         Self {
-            entries: 4_000_000,
+            entries: 1_000_000,
             path_bytes: 4095,
             path_depth: 1024,
             extension_bytes: 1 << 20,

@@ -101,10 +101,6 @@ pub(crate) struct OpenLink {
 pub(crate) struct LayerPath(Vec<u8>);
 
 impl LayerPath {
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
     fn components(&self) -> Vec<&[u8]> {
         self.0.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).collect()
     }

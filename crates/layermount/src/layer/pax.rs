@@ -101,8 +101,12 @@ impl SparseRecords {
             b"name" => self.name = name(value)?,
             b"size" | b"realsize" => self.size = number(value, WHAT)?,
             b"numblocks" => self.count = number(value, WHAT)?,
-            b"offset" if self.numbers.len() % 2 == 0 => self.numbers.push(decimal(value, Refusal::Because(WHAT))?),
-            b"numbytes" if self.numbers.len() % 2 == 1 => self.numbers.push(decimal(value, Refusal::Because(WHAT))?),
+            b"offset" if self.numbers.len().is_multiple_of(2) => {
+                self.numbers.push(decimal(value, Refusal::Because(WHAT))?)
+            }
+            b"numbytes" if !self.numbers.len().is_multiple_of(2) => {
+                self.numbers.push(decimal(value, Refusal::Because(WHAT))?)
+            }
             b"offset" | b"numbytes" => return Err(ORDER),
             b"map" => {
                 self.numbers.clear();

@@ -82,7 +82,13 @@ fn pax(records: &[(&str, &str)]) -> String {
     (records.iter())
         .map(|(key, value)| {
             let body = format!(" {key}={value}\n");
-            let digits = if body.len() + 1 < 10 { 1 } else if body.len() + 2 < 100 { 2 } else { 3 };
+            let digits = if body.len() + 1 < 10 {
+                1
+            } else if body.len() + 2 < 100 {
+                2
+            } else {
+                3
+            };
             format!("{}{body}", body.len() + digits)
         })
         .collect()
@@ -173,7 +179,10 @@ fn sparse_maps_that_lie_are_refused() {
     assert!(read(&many).is_ok());
     let error = read_with(&many[..], &limits).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    let endless = sparse(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")], &"9".repeat(2048));
+    let endless = sparse(
+        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")],
+        &"9".repeat(2048),
+    );
     assert!(read(&endless).is_err());
 }
 

@@ -11,7 +11,7 @@ use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use crate::error::{Result, SyscallContext};
-use crate::unpack::{FileContent, LayerPath, Listing};
+use crate::unpack::{FileContent, Listing};
 
 use super::entry::{Entry, LISTING, Shelf, read_file, shelf_name};
 use super::root::StoreRoot;
@@ -80,10 +80,9 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
             return Ok(());
         }
     };
-    // Copied from lower layers when this one was completed, after the listing was made.
-    let copied: HashSet<String> =
-        entry.record.unpacked.open.links.iter().map(|link| Listing::escape(LayerPath::as_bytes(&link.path))).collect();
-    let mut walk = Walk { listing: &listing, copied: &copied, seen: HashSet::new(), verified, damage };
+    // What was copied from lower layers when this one was completed came after the listing.
+    let may_have_others = !entry.record.unpacked.open.links.is_empty();
+    let mut walk = Walk { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage };
     walk.directory(entry.tree()?.as_fd(), &mut Vec::new())?;
     let Walk { seen, .. } = walk;
     let missing = listing.files.keys().filter(|path| !seen.contains(*path));
@@ -93,7 +92,7 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
 
 struct Walk<'a> {
     listing: &'a Listing,
-    copied: &'a HashSet<String>,
+    may_have_others: bool,
     seen: HashSet<String>,
     verified: &'a mut Verified,
     damage: &'a mut Vec<Finding>,
@@ -135,7 +134,7 @@ impl Walk<'_> {
     fn file(&mut self, directory: BorrowedFd<'_>, name: &std::ffi::CStr, path: &[u8], size: u64) {
         let path = Listing::escape(path);
         let Some(expected) = self.listing.files.get(&path) else {
-            if !self.copied.contains(&path) {
+            if !self.may_have_others {
                 self.damage.push((path, "was not in the layer".to_owned()));
             }
             return;

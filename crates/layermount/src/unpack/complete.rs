@@ -11,16 +11,17 @@
 mod below;
 mod copy;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
 use rustix::io::Errno;
 
 use super::metadata::{IMPLIED, Metadata, opaque_mark};
-use super::root::{READ, open_beneath};
+use super::root::{PATH, READ, open_beneath};
 use super::{ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, remove_tree};
 use crate::error::{Result, SyscallContext, SyscallError};
-use crate::layer::quote;
+use crate::layer::{Name, quote};
 use below::{Below, Found, has_mark, is_whiteout};
 
 /// Completes the layer in `into` from the layers below it, `lowers`, base first.
@@ -34,7 +35,8 @@ pub(crate) fn complete(
         return Ok(());
     }
     let below = Below::new(lowers, opaque_mark(options.xattrs));
-    let mut layer = Layer { into, metadata: Metadata::probe(into, options)?, below, implied: open.implied.clone() };
+    let metadata = Metadata::probe(into, options)?;
+    let mut layer = Layer { into, metadata, below, implied: open.implied.clone(), copies: BTreeMap::new() };
     for link in &open.links {
         layer.link(link)?;
     }
@@ -51,6 +53,8 @@ struct Layer<'a> {
     below: Below<'a>,
     /// Grows by the directories that links need.
     implied: Vec<ImpliedDirectory>,
+    /// Files of lower layers that this one has under another name only, and that name.
+    copies: BTreeMap<Vec<Name>, LayerPath>,
 }
 
 impl Layer<'_> {
@@ -93,31 +97,42 @@ impl Layer<'_> {
         // The path without the symlinks that lower layers have in it.
         let real: Vec<&[u8]> = found.path.iter().map(|component| &**component).collect();
         let Some((real_name, real_parents)) = real.split_last() else { return Err(dangling().into()) };
-        match self.own_place(real_parents).map_err(&at)? {
-            Some(place) => {
-                let copied = match statat(&place, c_name(real_name), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => !is_whiteout(&stat),
-                    Err(Errno::NOENT) => {
-                        keep_times(place.as_fd(), |place| {
-                            copy::file(&mut self.metadata, &found, self.below.mark(), place, real_name)
-                        })?;
-                        true
-                    }
-                    Err(errno) => return Err(at(SyscallError::new("fstatat", quote(real_name), errno)).into()),
-                };
-                if copied {
-                    return keep_times(parent.as_fd(), |parent| {
-                        linkat(&place, c_name(real_name), parent, c_name(name), AtFlags::empty())
-                            .syscall("linkat", || format!("{}, {}", quote(real_name), quote(name)))
-                            .map_err(at)
-                            .map_err(Into::into)
-                    });
-                }
-            }
-            None => {}
+        let link_to = |from: BorrowedFd<'_>, from_name: &[u8]| {
+            keep_times(parent.as_fd(), |parent| {
+                linkat(from, c_name(from_name), parent, c_name(name), AtFlags::empty())
+                    .syscall("linkat", || format!("{}, {}", quote(from_name), quote(name)))
+                    .map_err(&at)
+                    .map_err(Into::into)
+            })
+        };
+        if let Some(place) = self.own_place(real_parents).map_err(&at)?
+            && self.copy_up(&found, place.as_fd(), real_name)?
+        {
+            return link_to(place.as_fd(), real_name);
         }
-        // This layer hides the target's own place: only the link has the file.
-        keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))
+        // This layer hides the target's own place: only links have the file.
+        if let Some(copy) = self.copies.get(&found.path)
+            && let Some((copy_name, copy_parents)) = copy.components().split_last()
+        {
+            let place = open_beneath(self.into, copy_parents, PATH).map_err(&at)?;
+            return link_to(place.as_fd(), copy_name);
+        }
+        keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))?;
+        self.copies.insert(found.path, link.path.clone());
+        Ok(())
+    }
+
+    /// Makes sure that a lower file is in its own place in this layer; `false` if a whiteout stands there.
+    fn copy_up(&mut self, found: &Found, place: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+        match statat(place, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(!is_whiteout(&stat)),
+            Err(Errno::NOENT) => {
+                let mark = self.below.mark();
+                keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
+                Ok(true)
+            }
+            Err(errno) => Err(UnpackError::at(name)(SyscallError::new("fstatat", quote(name), errno)).into()),
+        }
     }
 
     /// Opens this layer's directory with the path of a lower one, making it where it is missing; `None` if this layer hides it.

@@ -35,7 +35,8 @@ pub(super) struct Metadata {
 impl Metadata {
     /// Looks at what creation gives in `into`: set-group-ID directories, mount options and id maps all have a say.
     pub(super) fn probe(into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Self, UnpackError> {
-        const PROBE: &str = ".layermount-probe";
+        // A name that no layer can have.
+        const PROBE: &str = ".wh..layermount-probe";
         let probe = || {
             mkdirat(into, PROBE, Mode::RWXU).syscall("mkdirat", || PROBE.to_owned())?;
             let stat = statat(into, PROBE, AtFlags::SYMLINK_NOFOLLOW).syscall("fstatat", || PROBE.to_owned());

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat};
-use rustix::io::{Errno, pwrite, write};
+use rustix::io::{Errno, pwrite, retry_on_intr, write};
 
 use super::metadata::{IMPLIED, Metadata};
 use super::root::{READ, Root, open_beneath};
@@ -189,7 +189,7 @@ impl<'fd> Writer<'fd> {
             None => {
                 let mut crc = Crc::new();
                 while let piece @ [_, ..] = archive.data()? {
-                    let count = write(file, piece).syscall("write", || quote(name)).map_err(&at)?;
+                    let count = retry_on_intr(|| write(file, piece)).syscall("write", || quote(name)).map_err(&at)?;
                     crc.update(piece.get(..count).unwrap_or(piece));
                     archive.consume(count);
                     written += count as u64;
@@ -204,8 +204,9 @@ impl<'fd> Writer<'fd> {
                         let piece = archive.data()?;
                         let left = usize::try_from(length - done).unwrap_or(usize::MAX);
                         let piece = piece.get(..left).unwrap_or(piece);
-                        let count =
-                            pwrite(file, piece, offset + done).syscall("pwrite", || quote(name)).map_err(&at)?;
+                        let count = retry_on_intr(|| pwrite(file, piece, offset + done))
+                            .syscall("pwrite", || quote(name))
+                            .map_err(&at)?;
                         archive.consume(count);
                         done += count as u64;
                     }

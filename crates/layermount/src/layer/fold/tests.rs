@@ -206,7 +206,9 @@ fn order_free() -> impl Strategy<Value = Vec<Entry>> {
             kinds.entry(key).or_insert_with(|| vec![entry]);
         }
         let files: Vec<String> = (kinds.iter())
-            .filter(|(path, entries)| !path.contains(".wh.") && entries.iter().all(|entry| entry.kind != Kind::Directory))
+            .filter(|(path, entries)| {
+                !path.contains(".wh.") && entries.iter().all(|entry| entry.kind != Kind::Directory)
+            })
             .map(|(path, _)| format!("{path}/"))
             .collect();
         kinds.retain(|path, _| path.contains(".wh.") || !files.iter().any(|file| path.starts_with(file.as_str())));

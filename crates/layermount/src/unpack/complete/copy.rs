@@ -6,7 +6,7 @@ use rustix::fs::{
     FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, ftruncate, getxattr, listxattr, mknodat, openat,
     readlinkat, seek, symlinkat,
 };
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
 use super::super::metadata::{Metadata, proc_path};
 use super::super::{UnpackError, c_name};
@@ -121,13 +121,13 @@ fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Sysca
         while offset < end {
             let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let piece = buffer.get_mut(..wanted).unwrap_or_default();
-            let count = pread(from, &mut *piece, offset).syscall("pread64", String::new)?;
+            let count = retry_on_intr(|| pread(from, &mut *piece, offset)).syscall("pread64", String::new)?;
             let mut rest = piece.get(..count).unwrap_or_default();
             if rest.is_empty() {
                 return Err(SyscallError::new("pread64", "the file became shorter", Errno::IO));
             }
             while !rest.is_empty() {
-                let written = pwrite(to, rest, offset).syscall("pwrite64", String::new)?;
+                let written = retry_on_intr(|| pwrite(to, rest, offset)).syscall("pwrite64", String::new)?;
                 rest = rest.get(written..).unwrap_or_default();
                 offset += written as u64;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::mounted::{Mounted, Node};
 use super::*;
+use crate::decode::{DecodeLimits, Decoder, from_read};
 use crate::error::{Error, ErrorKind};
 
 const FILES: [(&str, &str); 6] = [
@@ -23,6 +25,9 @@ const FILES: [(&str, &str); 6] = [
 
 #[test]
 fn cases_in_the_trusted_namespace() {
+    if !is_root() {
+        return skip("root", "only root can write trusted xattrs");
+    }
     run(OverlayXattrs::Trusted);
 }
 
@@ -60,6 +65,9 @@ fn archives(case: &Value, outside: &str) -> Option<Vec<Vec<u8>>> {
     if let Some(raw) = case["raw"].as_array() {
         return Some(vec![case::raw(raw).unwrap()]);
     }
+    if let Some(operations) = case["stream"]["ops"].as_array() {
+        return stream(operations).map(|blob| vec![blob]);
+    }
     let mut layers: Vec<Vec<Value>> = Vec::new();
     if let Some(pre) = case["pre"].as_array().filter(|pre| !pre.is_empty()) {
         layers.push(pre.clone());
@@ -69,6 +77,78 @@ fn archives(case: &Value, outside: &str) -> Option<Vec<Vec<u8>>> {
         None => layers.extend(generate(&case["generator"])?),
     }
     Some(layers.iter().map(|layer| case::archive(layer, outside).unwrap()).collect())
+}
+
+/// A blob made from a small archive step by step; `None` for steps that take a test of their own.
+fn stream(operations: &[Value]) -> Option<Vec<u8>> {
+    let archive = || case::archive(&[json!({"name": "a", "type": "file", "content": "x".repeat(5000)})], "").unwrap();
+    let mut blob = Vec::new();
+    for operation in operations {
+        let (name, argument) =
+            operation.as_str().unwrap().split_once(':').unwrap_or((operation.as_str().unwrap(), "0"));
+        let number: i64 = argument.parse().unwrap_or_default();
+        let from_end = blob.len().saturating_sub(number.unsigned_abs() as usize);
+        blob = match name {
+            "tar" => archive(),
+            "zero-bytes" => Vec::new(),
+            "gzip" => gzip(&blob, flate2::GzBuilder::new()),
+            "gzip_members" => {
+                let piece = blob.len().div_ceil(number as usize);
+                blob.chunks(piece).flat_map(|chunk| gzip(chunk, flate2::GzBuilder::new())).collect()
+            }
+            "gzip_flags" => {
+                gzip(&blob, flate2::GzBuilder::new().extra(vec![7; 65_535]).filename("name").comment("comment"))
+            }
+            "zstd" if cfg!(feature = "zstd") && !blob.is_empty() => zstd(&blob),
+            "prepend_skippable" => [&b"\x5e\x2a\x4d\x18\x03\0\0\0abc"[..], &blob].concat(),
+            "append_zeros" => [&blob[..], &vec![0; number as usize]].concat(),
+            "flip" => {
+                blob[from_end] ^= 0x40;
+                blob
+            }
+            "truncate" => {
+                blob.truncate(from_end);
+                blob
+            }
+            "gnu_longname" => case::raw(&[json!({"hdr": {"type": "L", "magic": "gnu", "size": 1_u64 << 30}})]).unwrap(),
+            "gnu_sparse_regions" => {
+                let map = format!("{number}\n{}", "0\n0\n".repeat(100_000));
+                let records = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.realsize=1\n";
+                case::raw(&[
+                    json!({"hdr": {"name": "pax", "type": "x", "data": records}}),
+                    json!({"hdr": {"name": "f", "type": "0", "data": map}}),
+                ])
+                .unwrap()
+            }
+            _ => return None,
+        };
+    }
+    Some(blob)
+}
+
+fn gzip(bytes: &[u8], builder: flate2::GzBuilder) -> Vec<u8> {
+    let mut encoder = builder.write(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[cfg(feature = "zstd")]
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ::zstd::encode_all(bytes, 1).unwrap()
+}
+
+#[cfg(not(feature = "zstd"))]
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+/// The archive in a layer that may be compressed.
+fn decode(blob: &[u8]) -> Result<Vec<u8>> {
+    let mut decoder = Decoder::new(blob, None, &DecodeLimits::default())?;
+    let mut tar = Vec::new();
+    decoder.read_to_end(&mut tar).map_err(from_read)?;
+    decoder.finish()?;
+    Ok(tar)
 }
 
 fn generate(recipe: &Value) -> Option<Vec<Vec<Value>>> {
@@ -101,7 +181,7 @@ fn check(case: &Value, xattrs: OverlayXattrs) -> Result<(), String> {
     let outside = surroundings(stack.place());
     let before = snapshot(stack.place());
     let archives = archives(case, &outside).unwrap();
-    let result = archives.iter().try_for_each(|tar| stack.push(tar).map(drop));
+    let result = archives.iter().try_for_each(|blob| stack.push(&decode(blob)?).map(drop));
     let after = snapshot(stack.place());
     if before != after {
         return Err(format!("something outside changed: {before:?} != {after:?}"));

@@ -85,11 +85,14 @@ fn hard_links_into_lower_layers_are_copied_up_and_linked() {
     ]);
     let (stack_, unpacked) = stack(
         OverlayXattrs::User,
-        &[base.clone(), json!([
-            {"name": "d", "type": "dir", "mtime": 9},
-            {"name": "d/one", "type": "hardlink", "linkname": "conf/f"},
-            {"name": "two", "type": "hardlink", "linkname": "/etc/f"},
-        ])],
+        &[
+            base.clone(),
+            json!([
+                {"name": "d", "type": "dir", "mtime": 9},
+                {"name": "d/one", "type": "hardlink", "linkname": "conf/f"},
+                {"name": "two", "type": "hardlink", "linkname": "/etc/f"},
+            ]),
+        ],
     );
     assert_eq!(unpacked[1].open.links.len(), 2);
     let inode = stat(&stack_, "etc/f").ino();
@@ -104,17 +107,23 @@ fn hard_links_into_lower_layers_are_copied_up_and_linked() {
     // A layer that hides the target's own place has the link alone.
     let (hiding, _) = stack(
         OverlayXattrs::User,
-        &[base.clone(), json!([
-            {"name": ".wh.etc", "type": "file"},
-            {"name": "two", "type": "hardlink", "linkname": "etc/f"},
-        ])],
+        &[
+            base.clone(),
+            json!([
+                {"name": ".wh.etc", "type": "file"},
+                {"name": "two", "type": "hardlink", "linkname": "etc/f"},
+                {"name": "three", "type": "hardlink", "linkname": "conf/f"},
+            ]),
+        ],
     );
-    assert_eq!((stat(&hiding, "two").nlink(), stat(&hiding, "etc").rdev()), (1, 0));
+    assert_eq!((stat(&hiding, "two").nlink(), stat(&hiding, "etc").rdev()), (2, 0));
+    assert_eq!(stat(&hiding, "two").ino(), stat(&hiding, "three").ino());
     for (lower, target) in [(json!([]), "f"), (base.clone(), "etc"), (base, "etc/f/g")] {
         let mut dangling = Stack::new(options(OverlayXattrs::User));
         let archive = |entries: &Value| case::archive(entries.as_array().unwrap(), "").unwrap();
         dangling.push(&archive(&lower)).unwrap();
-        let error = dangling.push(&archive(&json!([{"name": "l", "type": "hardlink", "linkname": target}]))).unwrap_err();
+        let error =
+            dangling.push(&archive(&json!([{"name": "l", "type": "hardlink", "linkname": target}]))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidLayer, "{error:#}");
     }
 }

@@ -1,0 +1,331 @@
+//! The store as its users see it: images in, layers once, whoever else is at it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use layermount::store::{LayerEvent, Progress, PruneOptions, RealizeOptions};
+use layermount::{ErrorKind, Image, Layer, OciLayouts, Platform, Source, Sources, Store, StoredImages};
+use layermount_fixtures::{ArchiveFormat, Built, Layout, Recipe, write_docker_archive};
+
+const RECIPE: &str = r#"
+    env PATH=/bin
+    layer
+    dir  0755 0:0 /
+    dir  0755 0:0 /etc
+    file 0644 0:0 /etc/motd "hello\n"
+    layer
+    dir  0750 0:0 /etc
+    whiteout /etc/motd
+    file 0644 0:0 /etc/note "second\n"
+    layer
+    file 0644 0:0 /etc/deep "the third layer does not name /etc\n"
+"#;
+
+struct World {
+    directory: tempfile::TempDir,
+    built: Built,
+    layout: Layout,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recipe = RECIPE.to_owned();
+        if !is_root() {
+            let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
+            recipe = recipe.replace("0:0", &own);
+        }
+        let built = Recipe::parse(&recipe).unwrap().build().unwrap();
+        let layout = Layout::create(directory.path().join("layout")).unwrap();
+        layout.add("image", &built).unwrap();
+        Self { directory, built, layout }
+    }
+
+    fn reference(&self) -> String {
+        format!("oci:{}:image", self.layout.path().display())
+    }
+
+    fn image(&self) -> Image {
+        OciLayouts.resolve(&self.reference().parse().unwrap(), &Platform::host()).unwrap()
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.directory.path().join("a store")
+    }
+
+    fn store(&self) -> Store {
+        Store::open(self.store_path()).unwrap()
+    }
+
+    fn layer_names(&self) -> Vec<String> {
+        self.store().layers().unwrap().into_iter().map(|layer| layer.name).collect()
+    }
+
+    fn stages(&self) -> usize {
+        count(&self.store_path().join("stage"))
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+fn count(directory: &Path) -> usize {
+    std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+/// Counts what it is told.
+#[derive(Debug, Default)]
+struct Told {
+    started: Mutex<Vec<String>>,
+    ready: AtomicUsize,
+}
+
+impl Progress for Told {
+    fn layer(&self, layer: &Layer, event: LayerEvent) {
+        match event {
+            LayerEvent::Unpacking { .. } => {
+                let mut started = self.started.lock().unwrap();
+                let diff_id = layer.diff_id.to_string();
+                if !started.contains(&diff_id) {
+                    started.push(diff_id);
+                }
+            }
+            LayerEvent::Ready => _ = self.ready.fetch_add(1, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+fn realize_counting(store: &Store, image: &Image) -> usize {
+    let told = Told::default();
+    let mut options = RealizeOptions::default();
+    options.progress = Some(&told);
+    store.realize_with(image, &options).unwrap();
+    told.started.into_inner().unwrap().len()
+}
+
+#[test]
+fn layers_are_made_once_and_keyed_by_what_they_depend_on() {
+    let world = World::new();
+    let store = world.store();
+    assert!(!world.store_path().exists(), "nothing is created before it is needed");
+    assert_eq!(realize_counting(&store, &world.image()), 3);
+    assert_eq!(realize_counting(&store, &world.image()), 0);
+    let names = world.layer_names();
+    assert_eq!(names.iter().filter(|name| name.starts_with("diff-")).count(), 2, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("chain-")).count(), 1, "{names:?}");
+    assert_eq!(world.stages(), 0);
+}
+
+#[test]
+fn an_implied_directory_keeps_what_lower_layers_say() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let stack = world.store().realize(&world.image()).unwrap();
+    let top = stack.layers().last().unwrap().path().join("etc");
+    assert_eq!(std::fs::metadata(top).unwrap().permissions().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn many_at_once_do_the_work_once() {
+    let world = World::new();
+    let image = world.image();
+    let unpacked: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| realize_counting(&world.store(), &image))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(unpacked, 3);
+    assert_eq!(world.stages(), 0);
+}
+
+#[test]
+fn damaged_blobs_leave_nothing_behind() {
+    let world = World::new();
+    let blob = world.layout.blob(&sha256_of_layer(&world.built, 1));
+    let good = std::fs::read(&blob).unwrap();
+    let flipped = {
+        let mut bytes = good.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    };
+    let truncated = good[..good.len() - 9].to_vec();
+    for bad in [flipped, truncated] {
+        std::fs::write(&blob, &bad).unwrap();
+        let error = world.store().realize(&world.image()).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::DigestMismatch | ErrorKind::InvalidLayer | ErrorKind::InvalidImage),
+            "{error:#}"
+        );
+        assert_eq!(world.stages(), 0);
+        assert!(!world.layer_names().iter().any(|name| name.contains(&diff_hex(&world.built, 1))));
+    }
+    std::fs::remove_file(&blob).unwrap();
+    assert_eq!(world.store().realize(&world.image()).unwrap_err().kind(), ErrorKind::BlobNotFound);
+    std::fs::write(&blob, &good).unwrap();
+    world.store().realize(&world.image()).unwrap();
+}
+
+fn sha256_of_layer(built: &Built, index: usize) -> String {
+    layermount_fixtures::sha256(&built.layers[index].blob)
+}
+
+fn diff_hex(built: &Built, index: usize) -> String {
+    built.layers[index].diff_id.trim_start_matches("sha256:").to_owned()
+}
+
+#[test]
+fn a_config_that_lies_about_a_diff_id_is_found_out() {
+    let world = World::new();
+    let mut lying = Recipe::parse(RECIPE).unwrap().build().unwrap();
+    lying.layers.swap(0, 1);
+    // The manifest and the config keep their order: only blobs are exchanged under their digests.
+    for index in [0, 1] {
+        let digest = layermount_fixtures::sha256(&world.built.layers[index].blob);
+        std::fs::write(world.layout.blob(&digest), &world.built.layers[1 - index].blob).unwrap();
+    }
+    let error = world.store().realize(&world.image()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DigestMismatch | ErrorKind::InvalidImage), "{error:#}");
+    assert!(world.layer_names().is_empty() || world.layer_names().iter().all(|name| name.starts_with("open-")));
+}
+
+#[test]
+fn pulled_images_are_found_by_name_id_and_prefix() {
+    let world = World::new();
+    let image = world.image();
+    let store = world.store();
+    store.realize(&image).unwrap();
+    store.record(&image).unwrap();
+    std::fs::rename(world.layout.path(), world.directory.path().join("elsewhere")).unwrap();
+    let sources = Sources::new(vec![Box::new(StoredImages::at(world.store_path()))]);
+    let name = image.names()[0].clone();
+    for reference in [name, image.id().to_string(), image.id().short().to_owned()] {
+        let found = sources.resolve(&reference.parse().unwrap(), &Platform::host()).unwrap();
+        assert_eq!(found.id(), image.id(), "{reference}");
+        assert_eq!(realize_counting(&store, &found), 0);
+    }
+    let other: Platform = "linux/s390x".parse().unwrap();
+    let error = sources.resolve(&image.id().to_string().parse().unwrap(), &other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ImageNotFound);
+}
+
+#[test]
+fn prune_keeps_what_is_named_or_used() {
+    let world = World::new();
+    let (store, image) = (world.store(), world.image());
+    let stack = store.realize(&image).unwrap();
+    store.record(&image).unwrap();
+    assert!(store.prune(&PruneOptions::default()).unwrap().layers.is_empty());
+    let in_use = store.prune(&PruneOptions::default().all_images(true)).unwrap();
+    assert_eq!((in_use.images, in_use.layers.len(), in_use.in_use.len()), (1, 0, 3));
+    drop(stack);
+    let pruned = store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!((pruned.layers.len(), pruned.in_use.len()), (3, 0));
+    assert!(pruned.bytes > 0);
+    assert!(world.layer_names().is_empty());
+    assert_eq!(count(&world.store_path().join("locks")), 0);
+    store.realize(&image).unwrap();
+}
+
+#[test]
+fn leftovers_of_the_dead_are_swept() {
+    let world = World::new();
+    world.store().realize(&world.image()).unwrap();
+    world.store().prune(&PruneOptions::default().all_images(true)).unwrap();
+    let dead = world.store_path().join("stage/1-0");
+    std::fs::create_dir_all(dead.join("layer/fs/a/b")).unwrap();
+    std::fs::write(dead.join("layer/fs/a/b/c"), "half a layer").unwrap();
+    world.store().realize(&world.image()).unwrap();
+    assert_eq!(world.stages(), 0);
+}
+
+#[test]
+fn verify_finds_damage() {
+    let world = World::new();
+    let store = world.store();
+    let stack = store.realize(&world.image()).unwrap();
+    let clean = store.verify(&mut |_| ()).unwrap();
+    assert!(clean.damage.is_empty(), "{:?}", clean.damage);
+    assert_eq!((clean.layers, clean.files), (3, 3));
+    let base = stack.layers()[0].path();
+    std::fs::write(base.join("etc/motd"), "hellO\n").unwrap();
+    std::fs::write(base.join("etc/extra"), "").unwrap();
+    std::fs::remove_file(stack.layers()[1].path().join("etc/note")).unwrap();
+    let damage = store.verify(&mut |_| ()).unwrap().damage;
+    let mut found: Vec<_> = damage.iter().map(|damage| damage.path.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["etc/extra", "etc/motd", "etc/note"]);
+}
+
+#[test]
+fn stores_that_others_can_write_to_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Store::open(directory.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.hint().unwrap().contains("chmod"));
+}
+
+/// An engine that streams a fixed archive.
+#[derive(Debug)]
+struct Engine {
+    archive: Vec<u8>,
+    opened: AtomicUsize,
+}
+
+impl layermount::ImageArchive for Engine {
+    fn open(&self) -> layermount::Result<Box<dyn std::io::Read + Send>> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(std::io::Cursor::new(self.archive.clone())))
+    }
+
+    fn describe(&self) -> String {
+        "a test engine".into()
+    }
+}
+
+fn streamed(world: &World, archive: Vec<u8>) -> (Image, Arc<Engine>) {
+    let engine = Arc::new(Engine { archive, opened: AtomicUsize::new(0) });
+    let image = Image::new(layermount::ImageParts {
+        id: None,
+        manifest_digest: None,
+        names: vec!["docker.io/library/streamed:latest".into()],
+        platform: Platform::host(),
+        config: layermount::Config::parse(world.built.config.clone()).unwrap(),
+        descriptors: None,
+        content: layermount::Content::Archive(engine.clone()),
+    })
+    .unwrap();
+    (image, engine)
+}
+
+#[test]
+fn archives_of_engines_are_unpacked_as_they_pass() {
+    for format in [ArchiveFormat::Classic, ArchiveFormat::Blobs] {
+        let world = World::new();
+        let mut archive = Vec::new();
+        write_docker_archive(&mut archive, format, "streamed:latest", &world.built).unwrap();
+        let (image, engine) = streamed(&world, archive.clone());
+        let from_archive: Vec<_> = {
+            let stack = world.store().realize(&image).unwrap();
+            stack.layers().iter().map(|layer| layer.path().to_owned()).collect()
+        };
+        world.store().realize(&image).unwrap();
+        assert_eq!(engine.opened.load(Ordering::Relaxed), 1, "{format:?}: a warm start asks nobody");
+        let from_layout: Vec<_> = {
+            let stack = world.store().realize(&world.image()).unwrap();
+            stack.layers().iter().map(|layer| layer.path().to_owned()).collect()
+        };
+        assert_eq!(from_archive, from_layout);
+
+        let half = World::new();
+        archive.truncate(archive.len() / 2);
+        let (image, _) = streamed(&half, archive);
+        half.store().realize(&image).unwrap_err();
+        assert_eq!(half.stages(), 0);
+    }
+}
