@@ -13,10 +13,14 @@ fn main() {
         let v = store.verify(&mut |_| ())?;
         eprintln!("verify {:?} {:?} {} {}", v.damage, t.elapsed(), v.files, v.bytes);
         let root = Overlay::new(stack).mount()?;
-        let mut c = Command::for_image(&image); c.entrypoint([&a[3]]).args(&a[4..]); let mut child = root.spawn(c)?;
+        let mut c = Command::for_image(&image);
+        c.entrypoint([&a[3]]).args(&a[4..]);
+        let mut child = root.spawn(c)?;
         let s = child.wait()?;
         eprintln!("{s} {:?}", t.elapsed());
         Ok(0)
     })();
-    if let Err(e) = r { eprintln!("{e:#} [{:?}]", e.hint()); }
+    if let Err(e) = r {
+        eprintln!("{e:#} [{:?}]", e.hint());
+    }
 }

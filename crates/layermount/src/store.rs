@@ -7,9 +7,9 @@
 //!   layers/<backing>/<key>/              one layer, complete and verified
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
-//!     listing                            path, metadata and checksum of every node, for `verify`
+//!     listing                            path, size and checksum of every file, for `verify`
 //!   stage/<random>/                      in the making; its maker holds a lock on the directory
-//!   locks/<key>                          who makes a layer holds a lock on this file
+//!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for
 //! ```
@@ -24,8 +24,7 @@
 //! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never see half.
 //! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
 //!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
-//! - Nobody waits for a lock of one layer while holding another's, with one exception that cannot close a circle: who
-//!   completes a `chain-` layer may wait for the `open-` layer to be made.
+//! - Nobody waits for the lock of one layer while holding another's, so that no two can wait for each other.
 //! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache.
 
 mod archive;

@@ -148,11 +148,7 @@ pub(crate) struct Skipped {
 }
 
 /// Unpacks the archive `tar` into the empty directory `into`. On failure the directory holds remains: remove it.
-pub(crate) fn unpack(
-    tar: &mut dyn Read,
-    into: BorrowedFd<'_>,
-    options: &UnpackOptions,
-) -> Result<(Unpacked, Listing)> {
+pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<(Unpacked, Listing)> {
     let mut archive = Archive::new(tar, &options.limits);
     let mut fold = Fold::new(&options.limits);
     let mut writer = Writer::new(Root::new(into), Metadata::probe(into, options)?);

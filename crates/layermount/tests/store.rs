@@ -133,8 +133,7 @@ fn many_at_once_do_the_work_once() {
     let world = World::new();
     let image = world.image();
     let unpacked: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| realize_counting(&world.store(), &image))).collect();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| realize_counting(&world.store(), &image))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(unpacked, 3);

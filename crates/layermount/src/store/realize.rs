@@ -239,9 +239,14 @@ impl Work<'_> {
         }
     }
 
-    fn make_from_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
+    /// The right to work on a layer.
+    fn lock(&self, layer: &Layer) -> Result<KeyLock> {
         let waiting = &mut || self.options.tell(layer, LayerEvent::Waiting);
-        let _lock = KeyLock::acquire(self.root, &Key::Diff(layer.diff_id.clone()).file_name(), waiting)?;
+        KeyLock::acquire(self.root, layer.diff_id.0.hex(), waiting)
+    }
+
+    fn make_from_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
+        let _lock = self.lock(layer)?;
         let made_meanwhile =
             shelf.mountable(layer)?.is_some() || shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_some();
         if !made_meanwhile {
@@ -307,8 +312,9 @@ impl Work<'_> {
 
     fn complete(&self, shelf: &Shelf, layer: &Layer, below: &[Entry]) -> Result<Option<Entry>> {
         let key = Key::Chain(layer.chain_id.clone());
-        let waiting = &mut || self.options.tell(layer, LayerEvent::Waiting);
-        let _lock = KeyLock::acquire(self.root, &key.file_name(), waiting)?;
+        // The same lock as for making it: while it is in the stage it is neither open nor complete, and nobody else should
+        // take that for missing.
+        let _lock = self.lock(layer)?;
         if let Some(entry) = shelf.entry(&key)? {
             return Ok(Some(entry));
         }
