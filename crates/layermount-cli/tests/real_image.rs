@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use layermount_fixtures::tree;
+use layermount_fixtures::tree::{self, Ignore};
 use world::{World, docker, docker_host, host_mounts, private_mounts, real_image};
 
 /// A server started by `layermount run`, ended by the signal that a terminal would send.
@@ -97,27 +97,22 @@ fn oci_layout_serves_cold_and_warm() {
     assert_eq!(host_mounts(), before);
 }
 
-/// The paths that an engine puts into every container of its own.
-const ENGINES_OWN: [&str; 9] =
-    ["", "dev", "proc", "sys", "etc", "etc/hostname", "etc/hosts", "etc/resolv.conf", ".dockerenv"];
+/// What an engine puts into every container of its own, and what its unpacker changes: dockerd makes the root directory anew, and turns
+/// times before 1970 into 1970.
+fn ignoring_dockers_own() -> Ignore {
+    let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+    Ignore {
+        mtimes: paths(&["", "etc", "srv/app/data/old"]),
+        paths: paths(&["dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", ".dockerenv"]),
+        ..Ignore::default()
+    }
+}
 
-fn assert_equal_trees(ours: &Path, theirs: &Path, except: &[&str]) {
-    let differences: Vec<_> = tree::compare(ours, theirs, &tree::Options::default())
-        .unwrap()
-        .into_iter()
-        .filter(|difference| {
-            !except.iter().any(|path| difference.path() == Path::new(path))
-                && !["dev", "proc", "sys"]
-                    .iter()
-                    .any(|mount| !except.is_empty() && difference.path().starts_with(mount))
-        })
-        .collect();
-    assert!(
-        differences.is_empty(),
-        "{} differences, such as {:#?}",
-        differences.len(),
-        &differences[..differences.len().min(10)]
-    );
+#[track_caller]
+fn assert_equal_trees(ours: &Path, theirs: &Path, ignore: &Ignore) {
+    let differences = tree::differences(ours, theirs, ignore).unwrap();
+    let shown = &differences[..differences.len().min(10)];
+    assert!(differences.is_empty(), "{} differences, such as {shown:#?}", differences.len());
 }
 
 #[test]
@@ -136,7 +131,7 @@ fn the_tree_equals_dockers_own_overlay() {
     let compared = std::panic::catch_unwind(|| {
         for reference in ["helloworld-py".to_owned(), format!("oci:{}:helloworld-py", layout.display())] {
             let mounted = world.mount(&["--host", &host], &reference);
-            assert_equal_trees(&mounted, Path::new(merged.trim()), &ENGINES_OWN);
+            assert_equal_trees(&mounted, Path::new(merged.trim()), &ignoring_dockers_own());
             world.output(&["umount", mounted.to_str().unwrap()]);
         }
     });
@@ -157,7 +152,7 @@ fn the_tree_equals_what_umoci_unpacks() {
     let status = Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).status().unwrap();
     assert!(status.success());
     let mounted = world.mount(&[], &format!("oci:{image}"));
-    assert_equal_trees(&mounted, &bundle.join("rootfs"), &[]);
+    assert_equal_trees(&mounted, &bundle.join("rootfs"), &Ignore::default());
     world.output(&["umount", mounted.to_str().unwrap()]);
 }
 
@@ -179,7 +174,7 @@ fn killed_pulls_leave_a_store_that_heals() {
     let fresh = World::new();
     fresh.output(&["pull", &reference]);
     private_mounts();
-    assert_equal_trees(&world.mount(&[], &reference), &fresh.mount(&[], &reference), &[]);
+    assert_equal_trees(&world.mount(&[], &reference), &fresh.mount(&[], &reference), &Ignore::default());
     world.unmount_all();
     fresh.unmount_all();
 }
