@@ -567,7 +567,7 @@ fn exit_codes_and_errors() {
     for name in ["noexec", "nointerp"] {
         fs::set_permissions(layer.join("bin").join(name), Permissions::from_mode(0o755)).unwrap();
     }
-    let spawn = |command: Command| shell(&[layer.clone()]).mount().unwrap().spawn(command);
+    let spawn = |command: Command| shell(std::slice::from_ref(&layer)).mount().unwrap().spawn(command);
     let failed = |program: &str| {
         let error = spawn(Command::new(program)).unwrap_err();
         (error.kind(), format!("{error:#} / {}", error.hint().unwrap_or_default()))
@@ -622,7 +622,7 @@ fn users_are_those_of_the_image() {
         make(&layer.join("etc/passwd"));
         let mut command = sh("echo $HOME");
         command.user("1000");
-        assert_eq!(output(shell(&[layer.clone()]), command).0, "/", "{name}");
+        assert_eq!(output(shell(std::slice::from_ref(&layer)), command).0, "/", "{name}");
         let mut command = sh("true");
         command.user("app");
         let error = shell(&[layer]).mount().unwrap().spawn(command).unwrap_err();
@@ -657,7 +657,7 @@ fn bind_mounts() {
         for (host, inside, access) in binds {
             command.bind(host, inside, *access);
         }
-        output(shell(&[layer.clone()]), command).0
+        output(shell(std::slice::from_ref(&layer)), command).0
     };
     let file = data.join("file");
     assert_eq!(bound("cat /a/b/file; touch /a/b/new && echo new", &[(&data, "/a/b", Access::ReadWrite)]), "datanew");
@@ -742,7 +742,7 @@ fn a_read_only_root_refuses_writes() {
     assert_eq!(says(shell(&[]).upper(Upper::ReadOnly), script), "refused\ny\nread");
     let inside = shell(&[]).upper(Upper::ReadOnly).mount().unwrap().pivot().unwrap();
     assert_eq!(fs::write("/x", "").unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
-    drop(inside);
+    let _still_inside = inside;
 }
 
 fn descriptors_do_not_leak() {
