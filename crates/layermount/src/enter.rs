@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use rustix::thread::UnshareFlags;
 
+use std::borrow::BorrowMut;
+
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::overlay::RootMount;
@@ -85,8 +87,8 @@ impl Entered {
     /// have been changed then.
     ///
     /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that asks for it is refused.
-    pub fn exec(self, command: Command) -> Error {
-        command.exec_here()
+    pub fn exec(self, mut command: impl BorrowMut<Command>) -> Error {
+        command.borrow_mut().exec_here()
     }
 }
 
