@@ -6,11 +6,10 @@ pub(crate) mod steps;
 pub(crate) use furnish::Bind;
 pub use furnish::{Access, Furnish};
 
+use std::borrow::BorrowMut;
 use std::path::PathBuf;
 
 use rustix::thread::UnshareFlags;
-
-use std::borrow::BorrowMut;
 
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
