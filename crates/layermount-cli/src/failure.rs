@@ -73,6 +73,13 @@ impl Failure {
         Self { causes: vec![error.to_string()], ..Self::new(kind, message) }
     }
 
+    /// Says what was being done when this came up.
+    pub(crate) fn context(mut self, message: impl Into<String>) -> Self {
+        let cause = std::mem::replace(&mut self.message, message.into());
+        self.causes.insert(0, cause);
+        self
+    }
+
     /// Replaces the hint.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -103,7 +110,9 @@ impl From<layermount::Error> for Failure {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        Self { kind: Kind::Library(error.kind()), message: error.to_string(), causes, hint: error.hint() }
+        let denied = error.kind() == ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root();
+        let hint = error.hint().or_else(|| denied.then(|| "run as root, or ask the owner for permission".to_owned()));
+        Self { kind: Kind::Library(error.kind()), message: error.to_string(), causes, hint }
     }
 }
 

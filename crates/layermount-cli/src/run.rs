@@ -1,5 +1,6 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ fn run_inside(args: &RunArgs, session: &Session, image: &Image, variables: Vec<E
     session.report.phase(Phase::Mount, since, || "the layers and what is written are one tree".to_owned());
 
     let since = Instant::now();
+    // Before the program runs: whoever sees its first output may signal at once.
     let signals = Signals::take()?;
     let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
     session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
@@ -85,6 +87,13 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
         command.entrypoint(Some(program).filter(|program| !program.is_empty()));
     }
     command.args(args.command());
+    // As `docker run -t`: what kind of terminal it is, for a program that is given one.
+    if std::io::stdin().is_terminal()
+        && !image.config().env().iter().any(|variable| variable.starts_with("TERM="))
+        && let Some(terminal) = std::env::var_os("TERM")
+    {
+        command.env("TERM", terminal);
+    }
     for variable in variables {
         match variable {
             EnvSetting::Set { key, value } => command.env(key, value),
@@ -132,15 +141,19 @@ fn warn_of_foreign_platform(session: &Session, image: &Image) {
     }
 }
 
-/// What the library cannot know: how the program was named.
+/// Adds what the library cannot know: how the program was named.
 fn explain(args: &RunArgs, image: &Image, error: layermount::Error) -> Failure {
     let failure = Failure::from(error);
-    let nothing_named = args.command().is_empty() && args.entrypoint.is_none();
-    if failure.is(ErrorKind::InvalidInput) && nothing_named && image.config().cmd().is_empty() {
-        let typed = args.image().to_string_lossy();
-        return failure.with_hint(format!("name a program: layermount run {typed} -- sh"));
+    let program = args.entrypoint.as_deref().or_else(|| args.command().first()?.to_str());
+    match program {
+        None if failure.is(ErrorKind::InvalidInput) && image.config().cmd().is_empty() => {
+            failure.with_hint(format!("name a program: layermount run {} -- sh", args.image().to_string_lossy()))
+        }
+        Some(words) if failure.is(ErrorKind::ProgramNotFound) && words.contains(' ') => {
+            failure.with_hint("for a shell command write: sh -c 'COMMAND'")
+        }
+        _ => failure,
     }
-    failure
 }
 
 fn describe(ended: &Ended) -> String {

@@ -32,10 +32,9 @@ pub(crate) struct Realized {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self> {
-        let store = match &global.store {
-            Some(path) => Store::open(path)?,
-            None => Store::open_default()?,
-        };
+        let path = global.store.clone().map_or_else(Store::default_path, Ok)?;
+        let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
+        let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store })
     }
 
@@ -71,10 +70,10 @@ impl Session {
         options.progress = Some(&bars);
         let result = self.store.realize_with(image, &options);
         let unpacked = bars.finish();
-        let stack = result?;
+        let stack = result.map_err(|error| Failure::from(error).context("cannot make the image's layers ready"))?;
         self.report.phase(Phase::Layers, since, || match (stack.layers().len(), unpacked) {
-            (count, 0) => format!("{} ready", counted(count, "directory")),
-            (count, unpacked) => format!("{} ready, {unpacked} unpacked now", counted(count, "directory")),
+            (count, 0) => format!("{} ready", counted(count, "layer")),
+            (count, unpacked) => format!("{} ready, {unpacked} unpacked now", counted(count, "layer")),
         });
         Ok(Realized { stack, unpacked })
     }

@@ -38,7 +38,7 @@ const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU
 /// `si_code` of signals that the kernel made, such as a terminal's (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
 
-/// The signals of this process, from now on read from here.
+/// The signals of this process, to be read instead of taking effect.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -56,21 +56,26 @@ impl Signals {
     /// Blocks the signals. What layermount was told to ignore (`nohup`) stays ignored.
     pub(crate) fn take() -> Result<Self> {
         let ignored = ignored();
-        let taken = FORWARDED.into_iter().chain(STOPPING).filter(|signal| ignored & (1 << (*signal as u32 - 1)) == 0);
-        let set: SigSet = taken.chain([Signal::SIGCHLD]).collect();
+        if ignored & mask(Signal::SIGCHLD) != 0 {
+            let message = "SIGCHLD is ignored, so that the end of the program would not be noticed";
+            return Err(Failure::new(ErrorKind::Unsupported, message)
+                .with_hint("whoever starts layermount ignores it; try: env --default-signal=CHLD layermount ..."));
+        }
+        let passed_on = FORWARDED.into_iter().chain(STOPPING).filter(|signal| ignored & mask(*signal) == 0);
+        let set: SigSet = passed_on.chain([Signal::SIGCHLD]).collect();
         let fd = set.thread_block().and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC));
-        Ok(Self { fd: fd.map_err(|errno| Failure::io("cannot receive signals", errno))? })
+        Ok(Self { fd: fd.map_err(cannot_receive)? })
     }
 
     /// Passes signals on until the program has ended. `is_init` says that it is process 1 of its pid namespace.
-    pub(crate) fn supervise(&self, child: &mut Child, is_init: bool) -> Result<Ended> {
+    pub(crate) fn supervise(self, child: &mut Child, is_init: bool) -> Result<Ended> {
         let pid = Pid::from_raw(child.id().cast_signed());
         let mut carried_out = None;
         loop {
             let info = match self.fd.read_signal() {
                 Ok(Some(info)) => info,
                 Ok(None) | Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(Failure::io("cannot receive signals", errno)),
+                Err(errno) => return Err(cannot_receive(errno)),
             };
             let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
             else {
@@ -99,10 +104,19 @@ impl Signals {
     }
 }
 
+fn cannot_receive(errno: Errno) -> Failure {
+    Failure::io("cannot receive signals", errno)
+}
+
 /// The same signal in the library's terms.
 fn native(signal: Signal) -> Result<layermount::Signal> {
     layermount::Signal::from_number(signal as i32)
         .ok_or_else(|| Failure::new(ErrorKind::Unsupported, format!("{signal} cannot be passed on")))
+}
+
+/// As in proc_pid_status(5): the lowest bit is signal 1.
+fn mask(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
 }
 
 /// The signals that this process ignores, as a bit mask; nothing if that cannot be told.

@@ -87,9 +87,17 @@ pub(crate) struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
     pub(crate) network: Network,
 
-    /// Accepted for docker's sake: nothing is left behind anyway
+    /// Accepted for docker's sake, as the two below: nothing is left behind anyway
     #[arg(long, hide = true)]
-    pub(crate) rm: bool,
+    rm: bool,
+
+    /// Standard input is the program's anyway
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+
+    /// The terminal is the program's anyway
+    #[arg(short, long, hide = true)]
+    tty: bool,
 
     /// Say what is done, and how long it took
     // Takes the place of the global flag, whose -v is a volume here.
