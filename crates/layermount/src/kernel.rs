@@ -78,7 +78,7 @@ impl Kernel {
         caller.push_id_maps(&mut script);
         script.push(crate::script::Step::MakePrivate);
         let upper = push_upper(&mut script, self, None, &attributes, Vec::new(), false);
-        let lower = LayerArgument { at: At::Fd(root.as_fd()), path: None };
+        let lower = LayerArgument { at: At::Fd(root.as_fd()), path: None, reopen: Some(c"/".to_owned()) };
         let xattrs = caller.overlay_xattrs();
         let lowers = Lowers { top: vec![lower], bottom: Vec::new() };
         push_overlay(&mut script, self, lowers, Parts { upper, xattrs, attributes: MountAttrFlags::empty() });

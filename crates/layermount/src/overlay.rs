@@ -171,11 +171,12 @@ impl RootMount {
             Upper::ReadOnly | Upper::Persistent(_) => Some(1 << 20),
         };
         let owner = self.caller.may_chown();
+        let reopen = self.kernel.needs_private_namespace() || !self.caller.may_mount;
         let upper = match &self.persistent {
-            Some(persistent) => persistent.arguments(),
+            Some(persistent) => persistent.arguments(reopen),
             None => steps::push_upper(script, self.kernel, size, self.stack.root(), self.names.clone(), owner),
         };
-        let lowers = spec::lowers(&self.stack)?;
+        let lowers = spec::lowers(&self.stack, reopen)?;
         let parts = Parts { upper, xattrs: self.stack.xattrs(), attributes: MountAttrFlags::empty() };
         Ok(steps::push_overlay(script, self.kernel, lowers, parts).into())
     }

@@ -53,6 +53,9 @@ pub(crate) struct LayerArgument<'a> {
     pub(crate) at: At<'a>,
     /// The path, where it can stand in an option as it is; otherwise `/proc/self/fd/N` takes its place.
     pub(crate) path: Option<CString>,
+    /// Where to open it again in the namespace that the overlay is mounted in: a descriptor belongs to a mount of the namespace
+    /// in which it was opened, and overlayfs takes layers of its own namespace only (`EINVAL`).
+    pub(crate) reopen: Option<CString>,
 }
 
 /// What a bind mount needs as its target.
@@ -133,6 +136,12 @@ pub(crate) enum Step<'a> {
         at: At<'a>,
         path: CString,
         readable: bool,
+        into: Slot,
+    },
+    /// Opens a directory by path once more, and makes sure that it is still the same.
+    Reopen {
+        path: CString,
+        same_as: At<'a>,
         into: Slot,
     },
     /// Finds the target of a bind mount inside `root`, links followed inside it, and makes it when it is missing.

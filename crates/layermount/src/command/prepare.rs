@@ -1,7 +1,7 @@
 //! From a [`Command`] to a [`Launch`]: everything that can be wrong with it is found here, before there is a child.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
@@ -185,9 +185,16 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
             if output { (writer, Some(reader)) } else { (reader, Some(writer)) }
         }
     };
-    let theirs =
-        fcntl_dupfd_cloexec(&theirs, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned()).map_err(system)?;
+    let theirs = above_streams(theirs).map_err(system)?;
     Ok((Some(theirs), ours))
+}
+
+/// A descriptor that stays what it is when the three standard streams are replaced.
+pub(super) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    fcntl_dupfd_cloexec(&file, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned())
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@
 use std::io::Read as _;
 use std::os::fd::AsFd;
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::CommandError;
 use super::launch::ABOUT_TO_EXEC;
+use super::prepare::above_streams;
 use super::process::Child;
 use super::{Command, Namespaces};
 use crate::enter::steps::Surroundings;
@@ -62,9 +63,7 @@ impl RootMount {
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        // Out of the way of the standard streams, should those be closed here.
-        let writer =
-            fcntl_dupfd_cloexec(&writer, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned()).map_err(system)?;
+        let writer = above_streams(writer).map_err(system)?;
         let mut reader = Some(reader);
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
         let process = fork::start(flags, &mut || {

@@ -21,8 +21,6 @@ pub(super) enum Id {
 }
 
 impl UserSpec {
-    pub(super) const ROOT: Self = Self { user: Id::Number(0), group: None };
-
     /// `None` for what is not of the form. An empty text is root, as in an image's config.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (user, group) = match text.split_once(':') {
@@ -138,7 +136,7 @@ mod tests {
     #[test]
     fn specs_are_names_or_numbers() {
         let spec = |text| UserSpec::parse(text);
-        assert_eq!(spec(""), Some(UserSpec::ROOT));
+        assert_eq!(spec(""), Some(UserSpec { user: Id::Number(0), group: None }));
         assert_eq!(spec("app"), Some(UserSpec { user: name("app"), group: None }));
         assert_eq!(spec("1:2"), Some(UserSpec { user: Id::Number(1), group: Some(Id::Number(2)) }));
         assert_eq!(spec("app:"), spec("app"));

@@ -92,20 +92,24 @@ fn top_first(stack: &LayerStack) -> Result<(Vec<&StackedLayer>, Vec<&StackedLaye
     }
 }
 
-/// The layers as arguments for the kernel.
-pub(super) fn lowers(stack: &LayerStack) -> Result<Lowers<'_>, OverlayError> {
+/// The layers as arguments for the kernel; opened once more when the overlay is mounted in another namespace.
+pub(super) fn lowers<'a>(stack: &'a LayerStack, reopen: bool) -> Result<Lowers<'a>, OverlayError> {
     let (top, bottom) = top_first(stack)?;
-    Ok(Lowers { top: top.into_iter().map(argument).collect(), bottom: bottom.into_iter().map(argument).collect() })
+    let arguments = |layers: Vec<&'a StackedLayer>| {
+        layers.into_iter().map(|layer| argument(layer.directory(), layer.path(), reopen)).collect()
+    };
+    Ok(Lowers { top: arguments(top), bottom: arguments(bottom) })
 }
 
-fn argument(layer: &StackedLayer) -> LayerArgument<'_> {
-    LayerArgument { at: At::Fd(layer.directory()), path: plain_path(layer.path(), layer.directory()) }
+pub(super) fn argument<'a>(directory: BorrowedFd<'a>, path: &Path, reopen: bool) -> LayerArgument<'a> {
+    let reopen = if reopen { CString::new(path.as_os_str().as_bytes()).ok() } else { None };
+    LayerArgument { at: At::Fd(directory), path: plain_path(path, directory), reopen }
 }
 
 /// The path, when it may stand in a mount option as it is, and still leads to this very directory.
 ///
 /// A path is better than `/proc/self/fd/N` where only text will do, because mountinfo shows it for as long as the mount lives.
-pub(super) fn plain_path(path: &Path, directory: BorrowedFd<'_>) -> Option<CString> {
+fn plain_path(path: &Path, directory: BorrowedFd<'_>) -> Option<CString> {
     let bytes = path.as_os_str().as_bytes();
     // fsconfig(2) takes strings of up to 255 bytes; `\`, `:` and `,` mean something in some of the ways to pass them.
     if !path.is_absolute() || bytes.len() > 255 || bytes.iter().any(|byte| br"\:,".contains(byte)) {

@@ -6,7 +6,7 @@ use rustix::mount::MountAttrFlags;
 
 use crate::image::OverlayXattrs;
 use crate::kernel::{Kernel, LayersBy};
-use crate::script::{LayerArgument, Script, Slot, Step};
+use crate::script::{At, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
 
 /// Overlayfs takes no more in one mount (`OVL_MAX_STACK`).
@@ -60,7 +60,7 @@ pub(crate) fn push_upper<'a>(
         if upper {
             script.push(Step::SetAttributes { of: directory, attributes, names: names.clone(), owner });
         }
-        LayerArgument { at: directory.into(), path: None }
+        LayerArgument { at: directory.into(), path: None, reopen: None }
     })
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn push_overlay<'a>(script: &mut Script<'a>, kernel: Kernel, lowers: 
         if kernel.needs_private_namespace() {
             script.mount_over_root(nested.into());
         }
-        top.push(LayerArgument { at: nested.into(), path: None });
+        top.push(LayerArgument { at: nested.into(), path: None, reopen: None });
     }
     script.doing("mount the overlay");
     push_one(script, kernel, top, Some(upper), xattrs, attributes)
@@ -96,6 +96,8 @@ fn push_one<'a>(
             options.push(b"userxattr".to_vec());
         }
         let options = CString::new(options.join(&b',')).unwrap_or_default();
+        let lowers = lowers.into_iter().map(|lower| reopened(script, lower)).collect();
+        let upper = upper.map(|layers| layers.map(|layer| reopened(script, layer)));
         script.push(Step::MountJoined { lowers, upper, options, into: mount });
         if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
             script.push(Step::SetReadOnly { mount: mount.into(), recursive: false });
@@ -107,10 +109,17 @@ fn push_one<'a>(
     script.push(Step::FsString { context, key: c"source", value: c"layermount".to_owned() });
     let upper = upper.into_iter().flat_map(|[upper, work]| [(c"upperdir", upper), (c"workdir", work)]);
     for (key, layer) in lowers.into_iter().map(|lower| (c"lowerdir+", lower)).chain(upper) {
+        let again = layer.reopen.is_some();
+        let layer = reopened(script, layer);
+        let at = layer.at;
         script.push(match kernel.layers {
-            LayersBy::Descriptor => Step::FsFd { context, key, fd: layer.at },
+            LayersBy::Descriptor => Step::FsFd { context, key, fd: at },
             LayersBy::Path | LayersBy::Joined => Step::FsPath { context, key, layer },
         });
+        if let (true, At::Slot(slot)) = (again, at) {
+            // Hundreds of layers would reach the limit of open descriptors; overlayfs has its own hold on each by now.
+            script.push(Step::Close(slot));
+        }
     }
     for (key, value) in OPTIONS {
         script.push(Step::FsString { context, key, value: value.to_owned() });
@@ -122,6 +131,14 @@ fn push_one<'a>(
     script.push(Step::FsMount { context, attributes, into: mount });
     script.push(Step::Close(context));
     mount
+}
+
+fn reopened<'a>(script: &mut Script<'a>, layer: LayerArgument<'a>) -> LayerArgument<'a> {
+    let LayerArgument { at, path, reopen } = layer;
+    let Some(reopen) = reopen else { return LayerArgument { at, path, reopen } };
+    let slot = script.slot();
+    script.push(Step::Reopen { path: reopen, same_as: at, into: slot });
+    LayerArgument { at: slot.into(), path, reopen: None }
 }
 
 pub(crate) fn number(number: u64) -> CString {

@@ -17,10 +17,10 @@ use rustix::fs::{self, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OverlayError;
-use super::spec::plain_path;
+use super::spec::argument;
 use crate::error::SyscallContext;
 use crate::mountinfo::{self, User};
-use crate::script::{At, LayerArgument};
+use crate::script::LayerArgument;
 use crate::stack::RootAttributes;
 
 /// Where changes to the image's tree go.
@@ -98,11 +98,9 @@ impl Persistent {
         Ok(Self { upper, work, path, _lock: lock })
     }
 
-    pub(super) fn arguments(&self) -> [LayerArgument<'_>; 2] {
-        [("upper", &self.upper), ("work", &self.work)].map(|(name, directory)| LayerArgument {
-            at: At::Fd(directory.as_fd()),
-            path: plain_path(&self.path.join(name), directory.as_fd()),
-        })
+    pub(super) fn arguments(&self, reopen: bool) -> [LayerArgument<'_>; 2] {
+        [("upper", &self.upper), ("work", &self.work)]
+            .map(|(name, directory)| argument(directory.as_fd(), &self.path.join(name), reopen))
     }
 }
 

@@ -2,10 +2,9 @@
 //!
 //! The child shares this process's table of descriptors, so what it opens is open here; when it ends, its namespace goes.
 
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitOptions, waitpid};
 
@@ -22,12 +21,12 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
         let mount = files.take(result).map(IntoRawFd::into_raw_fd);
         // The table is shared: what this child leaves open would stay open.
         files.close_all();
-        let report = match (outcome, mount) {
-            (Ok(()), Some(mount)) => Failure::new(mount.cast_unsigned(), Errno::from_raw_os_error(0)),
-            (Ok(()), None) => Failure::new(u32::MAX, Errno::BADF),
-            (Err(failure), _) => failure,
+        let reported = match (outcome, mount) {
+            (Ok(()), Some(mount)) => super::write_all(writer.as_fd(), &mount.to_ne_bytes()),
+            (Ok(()), None) => Ok(()),
+            (Err(failure), _) => super::write_all(writer.as_fd(), &failure.encode()),
         };
-        i32::from(super::run::write_all(writer.as_fd(), &report.encode()).is_err())
+        i32::from(reported.is_err())
     })
     .syscall("clone", || "CLONE_NEWNS|CLONE_FILES".to_owned())?;
     waitpid(Some(child.pid), WaitOptions::empty()).syscall("waitpid", || child.pid.to_string())?;
@@ -35,9 +34,13 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
     drop(writer);
     let mut report = [0_u8; Failure::ENCODED];
     let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
-    match report.get(..length).and_then(Failure::decode) {
-        Some(report) if report.errno.raw_os_error() == 0 => Ok(fork::adopt(report.position.cast_signed())),
-        Some(failure) => Err(script.explain(&failure).into()),
-        None => Err(ScriptError::silent().into()),
+    let report = report.get(..length).unwrap_or_default();
+    // The number of the descriptor, or what failed; their lengths differ.
+    if let Ok(mount) = report.try_into() {
+        return Ok(fork::adopt(RawFd::from_ne_bytes(mount)));
     }
+    Err(match Failure::decode(report) {
+        Some(failure) => script.explain(&failure).into(),
+        None => ScriptError::silent().into(),
+    })
 }

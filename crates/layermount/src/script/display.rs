@@ -23,6 +23,7 @@ impl Step<'_> {
             Self::OpenTree { .. } => "open_tree",
             Self::SetReadOnly { .. } => "mount_setattr",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
+            Self::Reopen { .. } => "openat",
             Self::MakeDirectory { .. } => "mkdirat",
             Self::MakeSymlink { .. } => "symlinkat",
             Self::MakeCharacterDevice { .. } => "mknodat",
@@ -57,6 +58,7 @@ impl fmt::Display for Step<'_> {
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
+            Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),
             Self::MakeDirectory { path, mode, .. } => write!(f, "{}, 0{mode:o}", Quoted(path)),
             Self::MakeSymlink { target, path, .. } => write!(f, "{}, {}", Quoted(target), Quoted(path)),

@@ -117,6 +117,15 @@ impl Step<'_> {
                 let directory = fs::openat2(files.at(*at)?, path.as_c_str(), flags, Mode::empty(), resolve)?;
                 files.put(*into, directory)
             }
+            Step::Reopen { path, same_as, into } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let directory = fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
+                let (here, there) = (fs::fstat(&directory)?, fs::fstat(files.at(*same_as)?)?);
+                if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino) {
+                    return Err(Errno::STALE);
+                }
+                files.put(*into, directory)
+            }
             Step::OpenTarget { root, path, kind, into } => {
                 let target = open_target(files.at(*root)?, path, *kind)?;
                 files.put(*into, target)
@@ -201,13 +210,19 @@ pub(crate) fn set_attributes(
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, where `umount2(".")` finds it: see pivot_root(2), "Notes".
+///
+/// Other mounts may lie over the old root (those that had to be attached somewhere in the meantime), and each call takes only the
+/// topmost away. So this goes on until the topmost is the new root itself; `..` of `/` is looked up through all mounts.
 fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(c".", c".")?;
-    mount::unmount(c".", UnmountFlags::DETACH)?;
+    let expected = fs::fstat(root)?;
+    let is_root = |found: fs::Stat| (expected.st_dev, expected.st_ino) == (found.st_dev, found.st_ino);
+    while !is_root(fs::stat(c"/..")?) {
+        mount::unmount(c".", UnmountFlags::DETACH)?;
+    }
     rustix::process::chdir(c"/")?;
-    let (expected, found) = (fs::fstat(root)?, fs::stat(c"/")?);
-    if (expected.st_dev, expected.st_ino) == (found.st_dev, found.st_ino) { Ok(()) } else { Err(Errno::XDEV) }
+    if is_root(fs::stat(c".")?) { Ok(()) } else { Err(Errno::XDEV) }
 }
 
 /// Mounts over `/` of a private namespace, and takes the mount from there as a detached one.
