@@ -1,2 +1,60 @@
-//! The `layermount` command.
-fn main() {}
+//! The `layermount` command: from an image tag to a process inside the image.
+//!
+//! It parses, calls the library, and prints; what it can do, the crate `layermount` can. Every command is a file of its name.
+//! `main` is the only place where a failure becomes text and an exit status.
+
+mod args;
+mod docs;
+mod failure;
+mod images;
+mod inspect;
+mod layers;
+mod mount;
+mod places;
+mod progress;
+mod pull;
+mod report;
+mod run;
+mod session;
+mod signals;
+mod store;
+mod table;
+mod text;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, Global};
+use failure::{ExitStyle, Result};
+use report::Report;
+
+fn main() -> ExitCode {
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::answer(error),
+    };
+    let style = if matches!(command, Command::Run(_)) { ExitStyle::Run } else { ExitStyle::Plain };
+    carry_out(command, &global).unwrap_or_else(|failure| {
+        Report::new(&global).failure(&failure);
+        failure.exit_code(style)
+    })
+}
+
+fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
+    let out = &mut std::io::stdout().lock();
+    match command {
+        Command::Run(args) => return run::run(&args, global),
+        Command::Mount(args) => mount::mount(&args, global),
+        Command::Umount(args) => mount::umount(&args, global),
+        Command::Pull(args) => pull::pull(&args, global, out),
+        Command::Images(args) => images::images(&args, global, out),
+        Command::Inspect(args) => inspect::inspect(&args, global, out),
+        Command::Layers(args) => layers::layers(&args, global, out),
+        Command::Store(args) => store::store(args.command, global, out),
+        Command::Completions { shell } => docs::completions(shell, out),
+        Command::Man { dir } => docs::man(dir.as_deref(), out),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

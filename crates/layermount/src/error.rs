@@ -60,6 +60,33 @@ pub enum ErrorKind {
     Os,
 }
 
+impl ErrorKind {
+    /// A name that stays the same, for logs that programs read: `image_not_found`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::ImageNotFound => "image_not_found",
+            Self::PlatformNotFound => "platform_not_found",
+            Self::InvalidImage => "invalid_image",
+            Self::BlobNotFound => "blob_not_found",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::InvalidLayer => "invalid_layer",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::Unsupported => "unsupported",
+            Self::PermissionDenied => "permission_denied",
+            Self::EngineUnavailable => "engine_unavailable",
+            Self::EngineFailed => "engine_failed",
+            Self::Busy => "busy",
+            Self::MultiThreaded => "multi_threaded",
+            Self::ProgramNotFound => "program_not_found",
+            Self::ProgramNotExecutable => "program_not_executable",
+            Self::UserNotFound => "user_not_found",
+            Self::StorageFull => "storage_full",
+            Self::Os => "os",
+        }
+    }
+}
+
 /// An error of this crate. See [the module](self) for how it is built.
 pub struct Error(Box<dyn Fault>);
 

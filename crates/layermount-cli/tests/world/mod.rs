@@ -1,6 +1,8 @@
 //! What the tests of the command share: a store of their own, and what is asked of the machine.
 
-#![allow(dead_code, reason = "every test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
+
+mod busybox;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

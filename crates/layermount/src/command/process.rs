@@ -111,7 +111,8 @@ impl Child {
         }
     }
 
-    /// Whether the program has a handler for the signal or ignores it of its own will.
+    /// Whether the program has a handler for the signal, waits for it (as init programs do, which block signals and call
+    /// `sigwait`), or ignores it of its own will.
     ///
     /// If neither, and it is the first of its pid namespace, the signal does nothing (pid_namespaces(7)), while anywhere else it would end the program;
     /// whoever passes on a person's Ctrl-C then wants [`Child::kill`].
@@ -124,7 +125,14 @@ impl Child {
         let status = std::fs::read_to_string(&path)
             .syscall("open", || path.clone())
             .map_err(|cause| CommandError::System { doing: "look at the child's signals", cause })?;
-        Ok(mask_has(&status, "SigCgt:", signal) || mask_has(&status, "SigIgn:", signal))
+        Ok(["SigCgt:", "SigBlk:", "SigIgn:"].iter().any(|field| mask_has(&status, field, signal)) || self.waits_for_signals())
+    }
+
+    /// Whether it is in `sigwait(3)` or the like: for as long as it waits, signals are neither blocked nor handled.
+    fn waits_for_signals(&self) -> bool {
+        // The number of the system call, then its arguments (proc_pid_syscall(5)).
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.id())).unwrap_or_default();
+        call.split(' ').next().and_then(|number| number.parse().ok()) == Some(nix::libc::SYS_rt_sigtimedwait)
     }
 }
 

@@ -1,0 +1,146 @@
+//! `layermount run`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::value::{absolute_path, network};
+use super::{Backing, Choice, EnvSetting, Size, VERBOSE, Volume};
+
+const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
+
+const AFTER_HELP: &str = "\
+As in docker, -v is a volume and -h the hostname here: use --verbose and --help.
+COMMAND replaces the image's Cmd and is given to its Entrypoint; --entrypoint replaces both.
+
+Exit status: the program's own; 128+N when signal N ended it; 125 when layermount failed; 126 when the program \
+could not be executed; 127 when it was not found.";
+
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, disable_help_flag = true, after_help = AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// Set a variable; without a value, pass on the one of this environment
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<EnvSetting>,
+
+    /// Read variables from a file, one KEY[=VALUE] a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+
+    /// Start in this directory of the image
+    #[arg(short, long, value_name = "DIR", value_parser = absolute_path)]
+    pub(crate) workdir: Option<PathBuf>,
+
+    /// Run as this user; names are looked up in the image
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+
+    /// The host name inside [default: a fresh one]
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+
+    /// Run this program instead of the image's Entrypoint and Cmd
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+
+    /// Show a directory or file of the host inside
+    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    pub(crate) volumes: Vec<Volume>,
+
+    /// Keep changes in DIR (made if it is missing) instead of losing them at the end
+    #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with_all = ["upper_size", "read_only"])]
+    pub(crate) upper: Option<PathBuf>,
+
+    /// How much may be changed, such as 512m [default: half of the memory]
+    #[arg(long, value_name = "SIZE", conflicts_with = "read_only")]
+    pub(crate) upper_size: Option<Size>,
+
+    /// Refuse changes
+    #[arg(long)]
+    pub(crate) read_only: bool,
+
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+
+    /// Keep Docker from removing the image while it runs
+    #[arg(long)]
+    pub(crate) pin: bool,
+
+    /// What layers become in the store: auto, dir or erofs
+    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
+    pub(crate) backing: Backing,
+
+    /// The process tree: private or host
+    #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
+    pub(crate) pid: Sharing,
+
+    /// System V and POSIX message queues and the like: private or host
+    #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
+    pub(crate) ipc: Sharing,
+
+    /// The host name: private or host
+    #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
+    pub(crate) uts: Sharing,
+
+    /// The network; host is the only one so far
+    #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
+    pub(crate) network: Network,
+
+    /// Accepted for docker's sake, as the two below: nothing is left behind anyway
+    #[arg(long, hide = true)]
+    rm: bool,
+
+    /// Standard input is the program's anyway
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+
+    /// The terminal is the program's anyway
+    #[arg(short, long, hide = true)]
+    tty: bool,
+
+    /// Say what is done, and how long it took
+    // Takes the place of the global flag, whose -v is a volume here.
+    #[arg(long, id = VERBOSE, help_heading = "Global options")]
+    pub(crate) verbose: bool,
+
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// The image, then the program and its arguments
+    // One list, so that everything behind the image is the program's, whatever it looks like.
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE")]
+    words: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The image as it was typed.
+    pub(crate) fn image(&self) -> &OsStr {
+        self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
+    }
+
+    /// What was typed behind the image.
+    pub(crate) fn command(&self) -> &[OsString] {
+        match self.words.get(1..).unwrap_or_default() {
+            [dashes, command @ ..] if dashes == "--" => command,
+            command => command,
+        }
+    }
+}
+
+/// Whose instance of a namespace the program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sharing {
+    /// One of its own.
+    Private,
+    /// The one that layermount is in.
+    Host,
+}
+
+/// The networks that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The one that layermount is in.
+    Host,
+}

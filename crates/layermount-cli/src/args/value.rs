@@ -1,0 +1,172 @@
+//! Values of options: how they are written.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::Network;
+
+/// `-e KEY=VALUE`, or `-e KEY` for the value that layermount itself was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EnvSetting {
+    Set { key: String, value: String },
+    Inherit { key: String },
+}
+
+impl FromStr for EnvSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (text, None),
+        };
+        if key.is_empty() {
+            return Err("a variable needs a name: KEY or KEY=VALUE".into());
+        }
+        let key = key.to_owned();
+        Ok(match value {
+            Some(value) => Self::Set { key, value: value.to_owned() },
+            None => Self::Inherit { key },
+        })
+    }
+}
+
+impl EnvSetting {
+    /// Reads a file as docker's `--env-file` does: a setting a line, `#` for comments, nothing quoted.
+    pub(crate) fn parse_file(text: &str) -> Result<Vec<Self>, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut settings = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let setting: Self = line.parse().map_err(|error| format!("line {}: {error}", number + 1))?;
+            let (Self::Set { key, .. } | Self::Inherit { key }) = &setting;
+            if key.contains(char::is_whitespace) {
+                return Err(format!("line {}: the name {key:?} contains white space", number + 1));
+            }
+            settings.push(setting);
+        }
+        Ok(settings)
+    }
+}
+
+/// `-v SRC:DST[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Volume {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) read_only: bool,
+}
+
+impl FromStr for Volume {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (source, target, mode) = match text.split(':').collect::<Vec<_>>()[..] {
+            [source, target] => (source, target, "rw"),
+            [source, target, mode] => (source, target, mode),
+            _ => {
+                return Err(
+                    "a volume is SRC:DST or SRC:DST:ro (for messages: --verbose, or -v in front of `run`)".into()
+                );
+            }
+        };
+        if !source.contains('/') && source != "." && source != ".." {
+            return Err(format!("there are no named volumes: for a directory write ./{source}"));
+        }
+        let read_only = match mode {
+            "ro" => true,
+            "rw" => false,
+            _ => return Err(format!("the volume option {mode:?} is not known: there are ro and rw")),
+        };
+        Ok(Self { source: source.into(), target: absolute_path(target)?, read_only })
+    }
+}
+
+/// A path inside an image.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    if Path::new(text).is_absolute() { Ok(text.into()) } else { Err("inside the image, paths begin with /".into()) }
+}
+
+/// A number of bytes, with a suffix as docker has them: `b`, `k`, `m`, `g`, `t`, in steps of 1024.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lower = text.to_ascii_lowercase();
+        let (number, unit) = match lower.find(|c: char| !c.is_ascii_digit()) {
+            Some(at) => lower.split_at(at),
+            None => (lower.as_str(), ""),
+        };
+        let shift = match unit {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => return Err("a size is a whole number with k, m, g or t behind it, such as 512m".into()),
+        };
+        let number: u64 = number.parse().map_err(|_| "a size begins with a whole number, such as 512m".to_owned())?;
+        let bytes = number.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".to_owned())?;
+        if bytes == 0 { Err("nothing could be written at all: use --read-only".into()) } else { Ok(Self(bytes)) }
+    }
+}
+
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    match text {
+        "host" => Ok(Network::Host),
+        "none" | "bridge" | "pasta" => Err("not built yet: programs run in the host's network (--network host)".into()),
+        _ => Err("programs run in the host's network (--network host); there is no other yet".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let volume = |text: &str| text.parse::<Volume>();
+        let expected = Volume { source: "./a".into(), target: "/b".into(), read_only: false };
+        assert_eq!(volume("./a:/b").unwrap(), expected);
+        assert_eq!(volume("./a:/b:rw").unwrap(), expected);
+        assert!(volume("/a:/b:ro").unwrap().read_only);
+        assert!(volume(".:/b").is_ok());
+        for bad in ["", "/a", "/a:b", "data:/b", "/a:/b:z", "/a:/b:ro:rw", "image"] {
+            assert!(volume(bad).is_err(), "{bad}");
+        }
+        assert!(volume("data:/b").unwrap_err().contains("./data"));
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |text: &str| text.parse::<Size>();
+        assert_eq!(size("512m").unwrap(), Size(512 << 20));
+        assert_eq!(size("1GiB").unwrap(), Size(1 << 30));
+        assert_eq!(size("4096").unwrap(), Size(4096));
+        for bad in ["", "m", "-1", "1.5g", "1x", "0", "18446744073709551615k"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn environment_files_are_read_as_docker_reads_them() {
+        let set = |key: &str, value: &str| EnvSetting::Set { key: key.into(), value: value.into() };
+        let text = "\u{feff}# comment\n\nA=1\n  B=\"quoted\" # kept\nC=\nD\nE=x=y\n";
+        let expected = vec![
+            set("A", "1"),
+            set("B", "\"quoted\" # kept"),
+            set("C", ""),
+            EnvSetting::Inherit { key: "D".into() },
+            set("E", "x=y"),
+        ];
+        assert_eq!(EnvSetting::parse_file(text).unwrap(), expected);
+        assert_eq!(EnvSetting::parse_file("A=1\nB C=2").unwrap_err(), "line 2: the name \"B C\" contains white space");
+        assert!(EnvSetting::parse_file("=2").unwrap_err().starts_with("line 1: "));
+    }
+}

@@ -1,0 +1,139 @@
+//! `layermount mount` and `layermount umount`: an image's tree at a directory, for everybody to see.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use layermount::{ErrorKind, Overlay, Upper};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use crate::args::{Global, MountArgs, UmountArgs};
+use crate::failure::{Failure, Result};
+use crate::report::{Phase, Report};
+use crate::session::Session;
+
+pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<()> {
+    check_directory(&args.dir)?;
+    let session = Session::open(global)?;
+    let image = session.resolve(&args.image, &args.choice)?;
+    let stack = session.realize(&image, args.backing)?.stack;
+    let since = Instant::now();
+    let upper = match &args.upper {
+        Some(directory) => Upper::Persistent(directory.clone()),
+        None if args.writable => Upper::default(),
+        None => Upper::ReadOnly,
+    };
+    Overlay::new(stack).upper(upper).mount()?.attach(&args.dir)?;
+    session.report.phase(Phase::Mount, since, || format!("attached to {}", args.dir.display()));
+    Ok(())
+}
+
+/// Before anything is unpacked for nothing.
+fn check_directory(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::new(ErrorKind::InvalidInput, format!("{shown} is not a directory"))),
+        Err(error) => {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let failure = Failure::io(format!("cannot mount on {shown}"), error);
+            Err(if missing { failure.with_hint(format!("make it first: mkdir -p {shown}")) } else { failure })
+        }
+    }
+}
+
+pub(crate) fn umount(args: &UmountArgs, global: &Global) -> Result<()> {
+    let since = Instant::now();
+    let shown = args.dir.display();
+    let path =
+        std::fs::canonicalize(&args.dir).map_err(|error| Failure::io(format!("cannot unmount {shown}"), error))?;
+    let mounts =
+        std::fs::read("/proc/self/mountinfo").map_err(|error| Failure::io("cannot read the mount table", error))?;
+    // The last one lies on top of the others.
+    match mounts.split(|byte| *byte == b'\n').filter_map(Mounted::parse).filter(|mount| mount.point == path).last() {
+        None => {
+            return Err(Failure::new(ErrorKind::InvalidInput, format!("nothing is mounted on {shown}")));
+        }
+        Some(mount) if !mount.is_ours() => {
+            let Mounted { kind, source, .. } = mount;
+            let message = format!("{shown} was not mounted by layermount: it is {kind} of {source:?}");
+            return Err(Failure::new(ErrorKind::InvalidInput, message).with_hint(format!("use umount {shown}")));
+        }
+        Some(_) => {}
+    }
+    umount2(&path, MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| {
+        let failure = Failure::io(format!("cannot unmount {shown}"), errno);
+        match errno {
+            Errno::EBUSY => Failure { kind: crate::failure::Kind::Library(ErrorKind::Busy), ..failure }
+                .with_hint(format!("a process works in it or has a file of it open; `fuser -vm {shown}` names it")),
+            Errno::EPERM => failure.with_hint("only root can unmount what root has mounted"),
+            _ => failure,
+        }
+    })?;
+    Report::new(global).phase(Phase::End, since, || format!("{shown} is unmounted"));
+    Ok(())
+}
+
+/// A line of proc_pid_mountinfo(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    point: PathBuf,
+    kind: String,
+    source: String,
+}
+
+impl Mounted {
+    fn parse(line: &[u8]) -> Option<Self> {
+        // "36 35 98:0 /root /point options... - type source superoptions"
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(4)?)));
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let mut text = || Some(String::from_utf8_lossy(&unescape(fields.next()?)).into_owned());
+        Some(Self { point, kind: text()?, source: text()? })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.kind == "overlay" && self.source == "layermount"
+    }
+}
+
+/// `\040` → a space: three octal digits behind a backslash.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_mount_table() {
+        let line = br"70 45 0:39 / /a\040b/c ro,relatime shared:1 master:2 - overlay layermount rw,lowerdir+=/x";
+        let mount = Mounted::parse(line).unwrap();
+        assert_eq!(mount.point, Path::new("/a b/c"));
+        assert!(mount.is_ours());
+        assert!(!Mounted::parse(b"1 0 0:1 / /x rw - overlay overlay rw").unwrap().is_ours());
+        assert!(!Mounted::parse(b"1 0 0:1 / /x rw - tmpfs layermount rw").unwrap().is_ours());
+        for broken in [&b""[..], b"1 2 3", b"1 0 0:1 / /x rw", b"1 0 0:1 / /x rw -", b"1 0 0:1 / /x rw - overlay"] {
+            assert_eq!(Mounted::parse(broken), None);
+        }
+        assert_eq!(unescape(br"\999\04\777a\"), br"\999\04\777a\");
+    }
+}

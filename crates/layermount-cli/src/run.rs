@@ -1,0 +1,200 @@
+//! `layermount run`: a program inside an image, in the foreground.
+
+use std::io::IsTerminal;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use layermount::{Access, Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
+
+use crate::args::{EnvSetting, Global, RunArgs, Sharing};
+use crate::failure::{Failure, Result};
+use crate::report::Phase;
+use crate::session::{Session, docker};
+use crate::signals::{Ended, Signals};
+
+pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
+    let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
+    let variables = variables(args)?;
+    let session = Session::open(global)?;
+    let image = session.resolve(typed, &args.choice)?;
+    if !args.pin {
+        return run_inside(args, &session, &image, variables);
+    }
+    if !lies_in_docker(&image) {
+        session.report.warn("--pin: the image's layers do not lie in Docker, so nothing holds it there");
+        return run_inside(args, &session, &image, variables);
+    }
+    let pin = docker(&args.choice)?.pin(&image)?;
+    let result = run_inside(args, &session, &image, variables);
+    if let Err(error) = pin.release() {
+        session.report.warn(&format!("the image stays pinned until the next --pin: {error:#}"));
+    }
+    result
+}
+
+/// A tree that somebody named by its directory is located, too, but has no layers.
+fn lies_in_docker(image: &Image) -> bool {
+    matches!(image.content(), Content::Located(_)) && !image.layers().is_empty()
+}
+
+fn run_inside(args: &RunArgs, session: &Session, image: &Image, variables: Vec<EnvSetting>) -> Result<ExitCode> {
+    warn_of_foreign_platform(session, image);
+    let command = command(args, image, variables)?;
+    let stack = session.realize(image, args.backing)?.stack;
+
+    let since = Instant::now();
+    let root = Overlay::new(stack).upper(upper(args)).mount()?;
+    session.report.phase(Phase::Mount, since, || "the layers and what is written are one tree".to_owned());
+
+    let since = Instant::now();
+    // Before the program runs: whoever sees its first output may signal at once.
+    let signals = Signals::take()?;
+    let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
+    session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
+
+    let since = Instant::now();
+    let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
+    session.report.phase(Phase::End, since, || describe(&ended));
+    Ok(exit_code(&ended))
+}
+
+/// Variables that were asked for, in the order in which they take effect.
+fn variables(args: &RunArgs) -> Result<Vec<EnvSetting>> {
+    let mut variables = Vec::new();
+    for file in &args.env_file {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).map_err(|error| Failure::io(format!("cannot read {shown}"), error))?;
+        variables.extend(EnvSetting::parse_file(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))?);
+    }
+    variables.extend(args.env.iter().cloned());
+    Ok(variables)
+}
+
+fn upper(args: &RunArgs) -> Upper {
+    match &args.upper {
+        Some(directory) => Upper::Persistent(directory.clone()),
+        None if args.read_only => Upper::ReadOnly,
+        None => Upper::Temporary { size: args.upper_size.map(|size| size.0) },
+    }
+}
+
+fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<Command> {
+    let mut command = Command::for_image(image);
+    if let Some(program) = &args.entrypoint {
+        // As docker has it, an empty one takes the image's away.
+        command.entrypoint(Some(program).filter(|program| !program.is_empty()));
+    }
+    command.args(args.command());
+    // As `docker run -t`: what kind of terminal it is, for a program that is given one.
+    if std::io::stdin().is_terminal()
+        && !image.config().env().iter().any(|variable| variable.starts_with("TERM="))
+        && let Some(terminal) = std::env::var_os("TERM")
+    {
+        command.env("TERM", terminal);
+    }
+    for variable in variables {
+        match variable {
+            EnvSetting::Set { key, value } => command.env(key, value),
+            EnvSetting::Inherit { key } => match std::env::var_os(&key) {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            },
+        };
+    }
+    if let Some(directory) = &args.workdir {
+        command.current_dir(directory);
+    }
+    if let Some(user) = &args.user {
+        command.user(user);
+    }
+    if let Some(name) = &args.hostname {
+        command.hostname(name);
+    }
+    for volume in &args.volumes {
+        check_source(&volume.source)?;
+        let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        command.bind(&volume.source, &volume.target, access);
+    }
+    command.namespaces(namespaces(args)).die_with_parent(true);
+    Ok(command)
+}
+
+fn namespaces(args: &RunArgs) -> Namespaces {
+    [(args.pid, Namespaces::PID), (args.ipc, Namespaces::IPC), (args.uts, Namespaces::UTS)]
+        .into_iter()
+        .filter(|(sharing, _)| *sharing == Sharing::Private)
+        .fold(Namespaces::empty(), |all, (_, namespace)| all | namespace)
+}
+
+/// Docker makes a missing directory; here it is a mistake, as in podman.
+fn check_source(source: &Path) -> Result<()> {
+    let shown = source.display();
+    std::fs::metadata(source).map(drop).map_err(|error| Failure::io(format!("cannot use the volume {shown}"), error))
+}
+
+fn warn_of_foreign_platform(session: &Session, image: &Image) {
+    let host = Platform::host();
+    if image.platform().distance_to(&host).is_none() {
+        session.report.warn(&format!("the image is for {}, this machine is {host}", image.platform()));
+    }
+}
+
+/// Adds what the library cannot know: how the program was named.
+fn explain(args: &RunArgs, image: &Image, error: layermount::Error) -> Failure {
+    let failure = Failure::from(error);
+    let program = args.entrypoint.as_deref().or_else(|| args.command().first()?.to_str());
+    match program {
+        None if failure.is(ErrorKind::InvalidInput) && image.config().cmd().is_empty() => {
+            failure.with_hint(format!("name a program: layermount run {} -- sh", args.image().to_string_lossy()))
+        }
+        Some(words) if failure.is(ErrorKind::ProgramNotFound) && words.contains(' ') => {
+            failure.with_hint("for a shell command write: sh -c 'COMMAND'")
+        }
+        _ => failure,
+    }
+}
+
+fn describe(ended: &Ended) -> String {
+    match (ended.carried_out, ended.status.signal()) {
+        (Some(signal), _) => format!("the program was ended, as {signal} would have"),
+        (None, Some(signal)) => format!("signal {signal} ended the program"),
+        (None, None) => format!("the program ended with status {}", ended.status.code().unwrap_or(-1)),
+    }
+}
+
+/// The program's own status, or 128 and the number of the signal that ended it.
+fn exit_code(ended: &Ended) -> ExitCode {
+    let Ended { status, carried_out } = ended;
+    let signal = match carried_out {
+        // Unless it managed to end by itself in the meantime.
+        Some(signal) if status.signal().is_some() => Some(*signal as i32),
+        _ => status.signal(),
+    };
+    let number = signal.map_or_else(|| status.code(), |signal| Some(128 + signal));
+    ExitCode::from(number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn statuses_as_a_shell_has_them() {
+        let code = |raw: i32, carried_out| {
+            format!("{:?}", exit_code(&Ended { status: ExitStatus::from_raw(raw), carried_out }))
+        };
+        let number = |number: u8| format!("{:?}", ExitCode::from(number));
+        assert_eq!(code(0, None), number(0));
+        assert_eq!(code(3 << 8, None), number(3));
+        assert_eq!(code(255 << 8, None), number(255));
+        assert_eq!(code(15, None), number(143));
+        assert_eq!(code(9, Some(Signal::SIGINT)), number(130));
+        assert_eq!(code(4 << 8, Some(Signal::SIGINT)), number(4));
+    }
+}

@@ -1,0 +1,160 @@
+//! What every command about images begins with: the store, the search for the image, and its layers.
+
+use std::path::Path;
+use std::time::Instant;
+
+use layermount::store::{self, RealizeOptions};
+use layermount::{
+    Content, Docker, ErrorKind, Image, LayerStack, Located, OciLayouts, Platform, Reference, RootfsDirectories,
+    Sources, Store, StoredImages,
+};
+
+use crate::args::{Backing, Choice, Global};
+use crate::failure::{Failure, Result};
+use crate::progress::Bars;
+use crate::report::{Phase, Report};
+use crate::text::counted;
+
+/// The store and whom to tell, for one command.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) report: Report,
+    pub(crate) store: Store,
+}
+
+/// Layers that can be mounted.
+#[derive(Debug)]
+pub(crate) struct Realized {
+    pub(crate) stack: LayerStack,
+    /// How many of them had to be unpacked for it.
+    pub(crate) unpacked: usize,
+}
+
+impl Session {
+    pub(crate) fn open(global: &Global) -> Result<Self> {
+        let path = global.store.clone().map_or_else(Store::default_path, Ok)?;
+        let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
+        let store = Store::open(&path).map_err(cannot_use)?;
+        Ok(Self { report: Report::new(global), store })
+    }
+
+    /// Finds the image that somebody typed.
+    pub(crate) fn resolve(&self, typed: &str, choice: &Choice) -> Result<Image> {
+        let since = Instant::now();
+        let platform = choice.platform.clone().unwrap_or_else(Platform::host);
+        let search = || self.sources(choice)?.resolve(&typed.parse::<Reference>()?, &platform);
+        let image = search().map_err(|error| explain(typed, error))?;
+        self.report.phase(Phase::Resolve, since, || describe(&image, &self.store));
+        for note in image.notes() {
+            self.report.phase(Phase::Resolve, since, || note.clone());
+        }
+        Ok(image)
+    }
+
+    /// Bare names are searched in the store and then in Docker, which is asked only if it comes to that.
+    fn sources(&self, choice: &Choice) -> layermount::Result<Sources> {
+        Ok(Sources::new(vec![
+            Box::new(StoredImages::at(self.store.path())),
+            Box::new(docker(choice)?),
+            Box::new(OciLayouts),
+            Box::new(RootfsDirectories),
+        ]))
+    }
+
+    /// Makes the image's layers ready to be mounted.
+    pub(crate) fn realize(&self, image: &Image, backing: Backing) -> Result<Realized> {
+        let since = Instant::now();
+        let bars = Bars::new(self.report);
+        let mut options = RealizeOptions::default();
+        options.backing = backing.into();
+        options.progress = Some(&bars);
+        let result = self.store.realize_with(image, &options);
+        let unpacked = bars.finish();
+        let stack = result.map_err(|error| Failure::from(error).context("cannot make the image's layers ready"))?;
+        self.report.phase(Phase::Layers, since, || match (stack.layers().len(), unpacked) {
+            (count, 0) => format!("{} ready", counted(count, "layer")),
+            (count, unpacked) => format!("{} ready, {unpacked} unpacked now", counted(count, "layer")),
+        });
+        Ok(Realized { stack, unpacked })
+    }
+}
+
+/// The engine that is meant. Nothing is asked of it yet.
+pub(crate) fn docker(choice: &Choice) -> layermount::Result<Docker> {
+    choice.host.as_deref().map_or_else(|| Ok(Docker::default()), Docker::at)
+}
+
+impl From<Backing> for store::Backing {
+    fn from(backing: Backing) -> Self {
+        match backing {
+            Backing::Auto => Self::Auto,
+            Backing::Dir => Self::Directory,
+            Backing::Erofs => Self::Erofs,
+        }
+    }
+}
+
+/// `sha256:… (linux/amd64, 4 layers), in the store at /var/lib/layermount`.
+fn describe(image: &Image, store: &Store) -> String {
+    let layers = counted(image.layers().len(), "layer");
+    format!("{} ({}, {layers}), {}", image.id(), image.platform(), place(image.content(), store))
+}
+
+/// Where the image's layers are.
+pub(crate) fn place(content: &Content, store: &Store) -> String {
+    match content {
+        Content::Blobs(blobs) => format!("from {}", blobs.describe()),
+        Content::Archive(archive) => format!("streamed from {}", archive.describe()),
+        Content::Located(Located::Tree(directory)) => format!("in place at {}", directory.display()),
+        Content::Located(Located::Layers { .. }) => "in place, where the engine keeps them".to_owned(),
+        Content::Stored => format!("in the store at {}", store.path().display()),
+        _ => "from elsewhere".to_owned(),
+    }
+}
+
+/// Adds what is often meant by somebody who typed a path.
+fn explain(typed: &str, error: layermount::Error) -> Failure {
+    let not_found =
+        [ErrorKind::InvalidInput, ErrorKind::ImageNotFound, ErrorKind::EngineUnavailable].contains(&error.kind());
+    let failure = Failure::from(error);
+    match path_hint(typed) {
+        Some(hint) if not_found => failure.with_hint(hint),
+        _ => failure,
+    }
+}
+
+/// What to write in order to mean the directory or file that is called like this.
+fn path_hint(typed: &str) -> Option<String> {
+    let is_layout = |directory: &Path| directory.join("oci-layout").exists() || directory.join("index.json").exists();
+    let path = Path::new(typed);
+    if path.is_dir() {
+        return Some(match is_layout(path) {
+            true => format!("{typed} is an OCI image layout: write oci:{typed}"),
+            false => format!("{typed} is a directory: to use it as the whole tree, write rootfs:{typed}"),
+        });
+    }
+    if path.is_file() {
+        return Some(format!(
+            "{typed} is a file: unpack it to a directory and write oci:DIR (or rootfs:DIR for a plain tree)"
+        ));
+    }
+    let (directory, _) = typed.split_once([':', '@'])?;
+    is_layout(Path::new(directory)).then(|| format!("{directory} is an OCI image layout: write oci:{typed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_without_a_transport_are_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap().to_owned();
+        assert!(path_hint(&path).unwrap().contains(&format!("rootfs:{path}")));
+        tempfile::Builder::new().prefix("oci-layout").rand_bytes(0).tempfile_in(&directory).unwrap().keep().unwrap();
+        assert!(path_hint(&path).unwrap().contains(&format!("oci:{path}")));
+        assert!(path_hint(&format!("{path}:v1")).unwrap().ends_with(&format!("write oci:{path}:v1")));
+        assert!(path_hint(&format!("{path}/oci-layout")).unwrap().contains("is a file"));
+        assert_eq!(path_hint("ubuntu:24.04"), None);
+    }
+}

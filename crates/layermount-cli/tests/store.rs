@@ -1,0 +1,163 @@
+//! Images and the store: pull, images, inspect, layers, mount, store.
+
+mod world;
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde_json::Value;
+use world::{World, private_mounts, root};
+
+fn shell() -> Option<(World, String)> {
+    root()?;
+    let world = World::new();
+    let layout = world.shell_layout()?;
+    Some((world, layout))
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+#[track_caller]
+fn fails(world: &World, arguments: &[&str]) -> String {
+    let output = world.layermount().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn what_was_pulled_needs_no_layout_any_more() {
+    let Some((world, layout)) = shell() else { return };
+    let said = world.output(&["pull", &format!("oci:{layout}:shell")]);
+    assert!(said.contains("3 layers in ") && said.contains("3 unpacked now"), "{said}");
+    assert!(world.output(&["pull", &format!("oci:{layout}")]).contains("0 unpacked now"));
+    let id = world.output(&["-q", "pull", &format!("oci:{layout}")]);
+    let images = json(&world.output(&["images", "--json"]));
+    assert_eq!(images[0]["Id"], id.trim());
+    let name = images[0]["Names"][0].as_str().unwrap().to_owned();
+    assert!(world.output(&["images"]).contains(&name));
+    std::fs::rename(&layout, world.path().join("elsewhere")).unwrap();
+    for reference in [name.as_str(), id.trim(), &id.trim()["sha256:".len()..][..12]] {
+        assert_eq!(world.output(&["run", reference]), "from the image\n", "{reference}");
+    }
+    // The store answers before Docker is asked.
+    let nowhere = ["--host", "unix:///nonexistent.sock"];
+    assert_eq!(world.output(&["run", nowhere[0], nowhere[1], &name]), "from the image\n");
+}
+
+#[test]
+fn inspect_has_dockers_shape_and_the_places_of_the_layers() {
+    let Some((world, layout)) = shell() else { return };
+    let reference = format!("oci:{layout}:shell");
+    let objects = json(&world.output(&["inspect", &reference, &reference]));
+    let object = &objects[0];
+    assert_eq!(objects.as_array().unwrap().len(), 2);
+    assert_eq!(object["Config"]["Entrypoint"], json(r#"["sh", "-c"]"#));
+    assert_eq!(object["Config"]["Cmd"], json(r#"["echo from the image"]"#));
+    assert_eq!(object["Config"]["User"], "guest");
+    assert_eq!(object["Config"]["WorkingDir"], "/srv");
+    assert_eq!(object["Config"]["Labels"]["title"], "busybox");
+    assert_eq!(object["Config"]["ExposedPorts"], json(r#"{"80/tcp": {}}"#));
+    assert_eq!(object["Config"]["Volumes"], Value::Null);
+    assert_eq!(object["RootFS"]["Type"], "layers");
+    assert_eq!(object["Os"], "linux");
+    let layers = object["Layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 3);
+    for (layer, diff_id) in layers.iter().zip(object["RootFS"]["Layers"].as_array().unwrap()) {
+        assert_eq!(&layer["DiffId"], diff_id);
+        assert_eq!(layer["Kind"], "blob");
+    }
+    world.output(&["pull", &reference]);
+    let layers = json(&world.output(&["layers", "--json", &reference]));
+    for layer in layers.as_array().unwrap() {
+        assert_eq!(layer["Kind"], "store");
+        assert!(Path::new(layer["Place"].as_str().unwrap()).join("fs").is_dir(), "{layer}");
+    }
+    assert_eq!(layers[2]["Size"], "second\n".len());
+}
+
+#[test]
+fn layers_are_listed_base_first() {
+    let Some((world, layout)) = shell() else { return };
+    let table = world.output(&["layers", &format!("oci:{layout}:shell")]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("#  DIFF ID"), "{table}");
+    for (line, command) in lines[1..].iter().zip(["the shell", "the rest", "a change of mind"]) {
+        assert!(line.contains(command) && line.contains("packed") && line.ends_with(&layout), "{line}");
+    }
+    assert_eq!(lines.len(), 4);
+}
+
+#[test]
+fn mounted_images_are_unmounted_again() {
+    let Some((world, layout)) = shell() else { return };
+    private_mounts();
+    let reference = format!("oci:{layout}:shell");
+    let mounted = world.mount(&[], &reference);
+    assert_eq!(std::fs::read_to_string(mounted.join("etc/motd")).unwrap(), "second\n");
+    let refused = std::fs::OpenOptions::new().append(true).open(mounted.join("etc/motd")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let file = std::fs::File::open(mounted.join("etc/motd")).unwrap();
+    assert!(fails(&world, &["umount", mounted.to_str().unwrap()]).contains("fuser -vm"));
+    drop(file);
+    let busy = world.output(&["store", "prune", "--all"]);
+    assert!(busy.contains("0 layers removed"), "{busy}");
+    world.unmount_all();
+    assert!(fails(&world, &["umount", mounted.to_str().unwrap()]).contains("nothing is mounted on"));
+
+    let upper = world.path().join("upper");
+    for (flags, kept) in [(&["--writable"][..], "second\n"), (&["--upper", upper.to_str().unwrap()], "third\n")] {
+        let mounted = world.mount(flags, &reference);
+        let file = std::fs::OpenOptions::new().write(true).open(mounted.join("etc/motd")).unwrap();
+        file.write_all_at(b"third\n", 0).unwrap();
+        file.set_len(6).unwrap();
+        drop(file);
+        world.unmount_all();
+        let mounted = world.mount(flags, &reference);
+        assert_eq!(std::fs::read_to_string(mounted.join("etc/motd")).unwrap(), kept, "{flags:?}");
+        world.unmount_all();
+    }
+}
+
+#[test]
+fn damage_is_found_and_prune_makes_room() {
+    let Some((world, layout)) = shell() else { return };
+    world.output(&["pull", &format!("oci:{layout}:shell")]);
+    assert!(world.output(&["store", "verify"]).contains("3 layers verified"));
+    assert_eq!(world.output(&["store", "ls"]).lines().count(), 4);
+    let layers = json(&world.output(&["store", "ls", "--json"]));
+    let damaged = layers.as_array().unwrap().iter().find(|layer| layer["Size"] == 7).unwrap();
+    let path = Path::new(damaged["Path"].as_str().unwrap()).join("fs/etc/motd");
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"S", 0).unwrap();
+    let output = world.layermount().args(["store", "verify"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("etc/motd"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 of 3 layers"));
+    assert!(world.output(&["store", "prune"]).contains("0 layers removed"));
+    let pruned = world.output(&["store", "prune", "--all"]);
+    assert!(pruned.contains("1 image forgotten") && pruned.contains("3 layers removed"), "{pruned}");
+    assert_eq!(json(&world.output(&["store", "df", "--json"]))["Layers"], 0);
+}
+
+#[test]
+fn blobs_that_cannot_be_believed_leave_nothing_behind() {
+    let Some((world, layout)) = shell() else { return };
+    let reference = format!("oci:{layout}:shell");
+    let layers = json(&world.output(&["layers", "--json", &reference]));
+    let blob = |number: usize| {
+        let digest = layers[number]["Digest"].as_str().unwrap().replacen(':', "/", 1);
+        Path::new(&layout).join("blobs").join(digest)
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(blob(2)).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let text = fails(&world, &["pull", &reference]);
+    let digest = layers[2]["Digest"].as_str().unwrap();
+    assert!(text.contains(digest) || text.contains(layers[2]["DiffId"].as_str().unwrap()), "{text}");
+    std::fs::remove_file(blob(2)).unwrap();
+    let text = fails(&world, &["--log-format", "json", "pull", &reference]);
+    assert_eq!(json(&text)["kind"], "blob_not_found", "{text}");
+    assert!(world.output(&["images", "--json"]).trim() == "[]");
+    assert!(!world.output(&["store", "ls"]).contains(&layers[2]["DiffId"].as_str().unwrap()[7..19]));
+    assert_eq!(std::fs::read_dir(world.store().join("stage")).unwrap().count(), 0);
+}

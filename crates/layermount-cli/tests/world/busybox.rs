@@ -1,0 +1,56 @@
+//! An image with a shell.
+
+use std::path::Path;
+
+use layermount_fixtures::{Layout, Recipe};
+
+use super::{World, missing};
+
+/// Statically linked, so that it runs alone.
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+const RECIPE: &str = r##"
+env PATH=/bin GREETING=hello
+entrypoint sh -c
+cmd "echo from the image"
+user guest
+workdir /srv
+label title=busybox
+expose 80/tcp
+
+layer gzip "the shell"
+dir  0755 0:0 /
+dir  0755 0:0 /bin
+copy 0755 0:0 /bin/busybox /usr/bin/busybox
+symlink /bin/sh -> busybox
+
+layer plain "the rest"
+dir  0755 0:0 /etc
+file 0644 0:0 /etc/passwd "root:x:0:0:root:/:/bin/sh\nguest:x:1000:1000:guest:/home:/bin/sh\n"
+file 0644 0:0 /etc/group "root:x:0:\nguest:x:1000:\n"
+file 0644 0:0 /etc/motd "first\n"
+file 0755 0:0 /bin/lost "#!/no/such/interpreter\n"
+dir  0755 1000:1000 /srv
+
+layer gzip "a change of mind"
+file 0644 0:0 /etc/motd "second\n"
+"##;
+
+impl World {
+    /// Makes the image as `LAYOUT:shell`, and says `LAYOUT`.
+    pub fn shell_layout(&self) -> Option<String> {
+        self.shell_layout_for("")
+    }
+
+    /// The same with another first line, such as `platform linux/arm64`.
+    pub fn shell_layout_for(&self, first_line: &str) -> Option<String> {
+        if !Path::new(BUSYBOX).exists() {
+            missing("docker", "busybox-static is not installed");
+            return None;
+        }
+        let image = Recipe::parse(&format!("{first_line}\n{RECIPE}")).unwrap().build().unwrap();
+        let directory = self.path().join("layout");
+        Layout::create(&directory).unwrap().add("shell", &image).unwrap();
+        Some(directory.to_str().unwrap().to_owned())
+    }
+}
