@@ -1,5 +1,6 @@
 //! What the tests of the command share: a store of their own, and what is asked of the machine.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
 mod busybox;
