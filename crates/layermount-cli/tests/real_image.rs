@@ -7,13 +7,16 @@
 mod world;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use layermount_fixtures::tree::{self, Ignore};
-use world::{World, docker, docker_host, host_mounts, private_mounts, real_image};
+use world::{World, docker, docker_host, docker_vfs_host, host_mounts, private_mounts, real_image};
 
 /// A server started by `layermount run`, ended by the signal that a terminal would send.
 struct Server {
@@ -156,6 +159,119 @@ fn the_tree_equals_what_umoci_unpacks() {
     let mounted = world.mount(&[], &format!("oci:{image}"));
     assert_equal_trees(&mounted, &bundle.join("rootfs"), &Ignore::default());
     world.output(&["umount", mounted.to_str().unwrap()]);
+}
+
+#[test]
+fn a_driver_that_keeps_whole_trees_is_used_in_place() {
+    let Some(host) = docker_vfs_host() else { return };
+    let Some(layout) = real_image() else { return };
+    private_mounts();
+    let (world, other) = (World::new(), World::new());
+    let from_vfs = world.mount(&["--host", &host], "helloworld-py");
+    let from_layout = other.mount(&[], &format!("oci:{}:helloworld-py", layout.display()));
+    let mut differences = tree::differences(&from_vfs, &from_layout, &ignoring_dockers_own()).unwrap();
+    // Dockerd's vfs copies a whole tree for every layer, and its copies lose ACLs and user xattrs.
+    differences.retain(|difference| !difference.what.starts_with("xattr "));
+    assert!(differences.is_empty(), "{differences:#?}");
+    assert!(!world.store().join("layers").exists(), "nothing was copied");
+    world.unmount_all();
+    other.unmount_all();
+}
+
+/// A daemon on another machine, as far as anybody can tell: its layers cannot be reached, so they are streamed.
+#[test]
+fn a_remote_docker_streams_into_the_store_and_is_not_asked_again() {
+    let Some(host) = docker_host() else { return };
+    let Some(layout) = real_image() else { return };
+    let remote = Proxy::start(&host);
+    private_mounts();
+    let (world, other) = (World::new(), World::new());
+    let flags = ["--host", &remote.host];
+    let pulled =
+        world.layermount().args(["--verbose", "pull", "--host", &remote.host, "helloworld-py"]).output().unwrap();
+    let said = String::from_utf8_lossy(&pulled.stderr);
+    assert!(pulled.status.success(), "{said}");
+    assert!(said.contains("stream"), "verbose output says why nothing is used in place: {said}");
+    let streamed = world.mount(&flags, "helloworld-py");
+    let from_layout = other.mount(&[], &format!("oci:{}:helloworld-py", layout.display()));
+    assert_equal_trees(&streamed, &from_layout, &Ignore::default());
+    world.unmount_all();
+    other.unmount_all();
+    let before = remote.connections();
+    assert_eq!(world.output(&["run", "--host", &remote.host, "--entrypoint", "id", "helloworld-py", "-un"]), "app\n");
+    assert_eq!(remote.connections(), before, "the store comes first, and has it");
+}
+
+/// Passes connections to a TCP port on to a unix socket.
+struct Proxy {
+    host: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    fn start(unix: &str) -> Self {
+        let socket = PathBuf::from(unix.strip_prefix("unix://").unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                count.fetch_add(1, Ordering::Relaxed);
+                let (client, engine) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+                let (mut from, mut to) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+                let (mut from, mut to) = (engine, client);
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { host, connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_pinned_image_cannot_be_removed_while_it_runs() {
+    let Some(host) = docker_host() else { return };
+    let tag = format!("layermount-pin-{}:1", std::process::id());
+    // An image of its own, so that other tests keep theirs.
+    let container = docker(&host, &["create", "--label", "layermount-test", "helloworld-py"]);
+    docker(&host, &["commit", "-c", "LABEL own=yes", container.trim(), &tag]);
+    docker(&host, &["rm", container.trim()]);
+    let world = World::new();
+    let mut run = world
+        .layermount()
+        .args(["run", "--pin", "--host", &host, "--entrypoint", "sleep", &tag, "100"])
+        .spawn()
+        .unwrap();
+    let pinned = || {
+        !docker(&host, &["ps", "-aq", "--filter", "label=layermount.pin", "--filter", &format!("ancestor={tag}")])
+            .is_empty()
+    };
+    let wait_for = |what: bool| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pinned() != what {
+            assert!(Instant::now() < deadline, "pinned is not {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(true);
+    let refused = Command::new("docker").args(["-H", &host, "rmi", &tag]).output().unwrap();
+    assert!(!refused.status.success(), "docker removed a pinned image");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    wait_for(false);
+    docker(&host, &["rmi", &tag]);
 }
 
 #[test]

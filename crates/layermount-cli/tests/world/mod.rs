@@ -128,17 +128,26 @@ pub(crate) fn real_image() -> Option<PathBuf> {
     }
 }
 
-/// The dockerd that holds the real image.
+/// The dockerd that holds the real image, with overlay2.
 #[track_caller]
 pub(crate) fn docker_host() -> Option<String> {
+    host_in("LAYERMOUNT_TEST_DOCKER_HOST")
+}
+
+/// The dockerd that holds the real image, with vfs.
+#[track_caller]
+pub(crate) fn docker_vfs_host() -> Option<String> {
+    host_in("LAYERMOUNT_TEST_DOCKER_VFS_HOST")
+}
+
+#[track_caller]
+fn host_in(variable: &str) -> Option<String> {
     root()?;
-    match std::env::var("LAYERMOUNT_TEST_DOCKER_HOST") {
-        Ok(host) => Some(host),
-        Err(_) => {
-            missing("docker", "LAYERMOUNT_TEST_DOCKER_HOST does not name a dockerd for tests");
-            None
-        }
+    let host = std::env::var(variable).ok();
+    if host.is_none() {
+        missing("docker", &format!("{variable} does not name a dockerd for tests"));
     }
+    host
 }
 
 /// Whether a program is installed.
