@@ -104,7 +104,7 @@ fn describe(image: &Image, store: &Store) -> String {
 pub(crate) fn place(content: &Content, store: &Store) -> String {
     match content {
         Content::Blobs(blobs) => format!("from {}", blobs.describe()),
-        Content::Archive(archive) => format!("streamed from {}", archive.describe()),
+        Content::Archive(archive) => format!("from {}", archive.describe()),
         Content::Located(Located::Tree(directory)) => format!("in place at {}", directory.display()),
         Content::Located(Located::Layers { .. }) => "in place, where the engine keeps them".to_owned(),
         Content::Stored => format!("in the store at {}", store.path().display()),
