@@ -52,7 +52,7 @@ pub(crate) fn umount(args: &UmountArgs, global: &Global) -> Result<()> {
     let mounts =
         std::fs::read("/proc/self/mountinfo").map_err(|error| Failure::io("cannot read the mount table", error))?;
     // The last one lies on top of the others.
-    match mounts.split(|byte| *byte == b'\n').filter_map(Mounted::parse).filter(|mount| mount.point == path).last() {
+    match mounts.split(|byte| *byte == b'\n').filter_map(Mounted::parse).rfind(|mount| mount.point == path) {
         None => {
             return Err(Failure::new(ErrorKind::InvalidInput, format!("nothing is mounted on {shown}")));
         }

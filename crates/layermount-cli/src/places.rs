@@ -22,7 +22,7 @@ pub(crate) struct PlacedLayer<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Another engine keeps it as a directory, which is mounted as it is.
-    InPlace { path: PathBuf, bytes: Option<u64> },
+    Located { path: PathBuf, bytes: Option<u64> },
     /// The store has it as a directory.
     Stored { path: PathBuf, bytes: u64 },
     /// It is a blob so far, in a place that is called so.
@@ -38,10 +38,10 @@ pub(crate) fn places<'a>(image: &'a Image, store: &Store) -> Result<Vec<PlacedLa
     let stored = store.layers()?;
     let place = |(index, layer): (usize, &Layer)| match image.content() {
         Content::Located(Located::Layers { directories, .. }) => match directories.get(index) {
-            Some(path) => Place::InPlace { path: path.clone(), bytes: file_bytes(path) },
+            Some(path) => Place::Located { path: path.clone(), bytes: file_bytes(path) },
             None => Place::Gone,
         },
-        Content::Located(Located::Tree(path)) => Place::InPlace { path: path.clone(), bytes: None },
+        Content::Located(Located::Tree(path)) => Place::Located { path: path.clone(), bytes: None },
         content => match stored.iter().find(|stored| holds(stored, layer)) {
             Some(stored) => Place::Stored { path: stored.path.clone(), bytes: stored.content_bytes },
             None => match content {
@@ -89,7 +89,7 @@ impl PlacedLayer<'_> {
     /// Bytes of file content, where they have been unpacked.
     pub(crate) fn bytes(&self) -> Option<u64> {
         match &self.place {
-            Place::InPlace { bytes, .. } => *bytes,
+            Place::Located { bytes, .. } => *bytes,
             Place::Stored { bytes, .. } => Some(*bytes),
             Place::Blob { .. } | Place::Archive { .. } | Place::Gone => None,
         }
@@ -103,7 +103,7 @@ impl PlacedLayer<'_> {
     pub(crate) fn object(&self) -> Value {
         let Layer { diff_id, chain_id, descriptor, created_by, .. } = self.layer;
         let (kind, path) = match &self.place {
-            Place::InPlace { path, .. } => ("in-place", Some(path.to_string_lossy())),
+            Place::Located { path, .. } => ("in-place", Some(path.to_string_lossy())),
             Place::Stored { path, .. } => ("store", Some(path.to_string_lossy())),
             Place::Blob { source } => ("blob", Some(source.into())),
             Place::Archive { source } => ("archive", Some(source.into())),
@@ -126,7 +126,7 @@ impl PlacedLayer<'_> {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InPlace { path, .. } | Self::Stored { path, .. } => write!(f, "{}", path.display()),
+            Self::Located { path, .. } | Self::Stored { path, .. } => write!(f, "{}", path.display()),
             Self::Blob { source } => write!(f, "blob in {source}"),
             Self::Archive { source } => write!(f, "archive of {source}"),
             Self::Gone => f.write_str("gone"),

@@ -2,6 +2,8 @@
 //!
 //! `.ci/run` builds the image and starts the dockerd; without them these tests say SKIP.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
 mod world;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! `layermount run`: what the program sees, how it ends, and what is left of it.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
 mod world;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -248,7 +250,7 @@ fn signals_reach_the_program_or_end_it() {
         let running = Running::start(&world, &[], &image, "echo ready; exec busybox sleep 100");
         // The shell has a handler for SIGINT until then.
         wait_until("the shell has become sleep", || {
-            world.processes_in_store().contains(&"busybox\0sleep\0100\0".to_owned())
+            world.processes_in_store().contains(&"busybox\0sleep\x00100\0".to_owned())
         });
         assert_eq!(running.end_with(signal).0, Some(code), "{signal} to a program that does not handle it");
     }

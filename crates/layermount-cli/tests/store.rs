@@ -1,5 +1,7 @@
 //! Images and the store: pull, images, inspect, layers, mount, store.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
 mod world;
 
 use std::os::unix::fs::FileExt;

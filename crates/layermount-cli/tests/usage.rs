@@ -1,5 +1,7 @@
 //! What a person sees who asks for help, or types something wrong. Needs neither privileges nor an image.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
 mod world;
 
 use std::os::fd::OwnedFd;

@@ -6,6 +6,7 @@ pub(crate) mod steps;
 pub(crate) use furnish::Bind;
 pub use furnish::{Access, Furnish};
 
+use std::borrow::BorrowMut;
 use std::path::PathBuf;
 
 use rustix::thread::UnshareFlags;
@@ -85,8 +86,8 @@ impl Entered {
     /// have been changed then.
     ///
     /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that asks for it is refused.
-    pub fn exec(self, command: Command) -> Error {
-        command.exec_here()
+    pub fn exec(self, mut command: impl BorrowMut<Command>) -> Error {
+        command.borrow_mut().exec_here()
     }
 }
 

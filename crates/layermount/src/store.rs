@@ -132,8 +132,12 @@ impl Store {
         Self::open(Self::default_path()?)
     }
 
-    /// `/var/lib/layermount` for root, else `$XDG_DATA_HOME/layermount` or `~/.local/share/layermount`.
+    /// `$LAYERMOUNT_STORE`; without it `/var/lib/layermount` for root, else `$XDG_DATA_HOME/layermount` or
+    /// `~/.local/share/layermount`.
     pub fn default_path() -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()) {
+            return Ok(path.into());
+        }
         if rustix::process::geteuid().is_root() {
             return Ok("/var/lib/layermount".into());
         }

@@ -1,4 +1,6 @@
 //! Against a real Docker Engine: `LAYERMOUNT_TEST_DOCKER_HOST` names one that the tests may load images into.
+
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 #![cfg(feature = "docker")]
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! The store as its users see it: images in, layers once, whoever else is at it.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

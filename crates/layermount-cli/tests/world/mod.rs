@@ -1,5 +1,6 @@
 //! What the tests of the command share: a store of their own, and what is asked of the machine.
 
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
 mod busybox;
@@ -8,25 +9,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A temporary directory with a store in it, and the command that uses it.
-pub struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Not /tmp where that may be a tmpfs: layers are large.
         Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in("/var/tmp").unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path().join("store")
     }
 
-    pub fn layermount(&self) -> Command {
+    pub(crate) fn layermount(&self) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("layermount"));
         command.arg("--store").arg(self.store());
         command
@@ -34,7 +35,7 @@ impl World {
 
     /// Runs the command to its end; it must succeed. Returns what it printed.
     #[track_caller]
-    pub fn output(&self, arguments: &[&str]) -> String {
+    pub(crate) fn output(&self, arguments: &[&str]) -> String {
         let output = self.layermount().args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -42,7 +43,7 @@ impl World {
 
     /// Mounts an image, read-only, in a directory of its own.
     #[track_caller]
-    pub fn mount(&self, flags: &[&str], reference: &str) -> PathBuf {
+    pub(crate) fn mount(&self, flags: &[&str], reference: &str) -> PathBuf {
         let target = self.path().join("mounted");
         std::fs::create_dir_all(&target).unwrap();
         let mut arguments = vec!["mount"];
@@ -52,12 +53,12 @@ impl World {
         target
     }
 
-    pub fn unmount_all(&self) {
+    pub(crate) fn unmount_all(&self) {
         self.output(&["umount", self.path().join("mounted").to_str().unwrap()]);
     }
 
     /// Name and inode of every layer in the store.
-    pub fn layer_inodes(&self) -> Vec<(PathBuf, u64)> {
+    pub(crate) fn layer_inodes(&self) -> Vec<(PathBuf, u64)> {
         use std::os::unix::fs::MetadataExt;
         let mut layers = Vec::new();
         for shelf in std::fs::read_dir(self.store().join("layers")).into_iter().flatten() {
@@ -71,7 +72,7 @@ impl World {
     }
 
     /// Processes whose root is an overlay over this store.
-    pub fn processes_in_store(&self) -> Vec<String> {
+    pub(crate) fn processes_in_store(&self) -> Vec<String> {
         let store = self.store();
         let mut found = Vec::new();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -85,28 +86,28 @@ impl World {
 }
 
 /// Moves the calling test (its thread) into a mount namespace of its own.
-pub fn private_mounts() {
+pub(crate) fn private_mounts() {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
 }
 
 /// The mounts of this process's first thread: what the machine sees. Engines' own mounts come and go with containers.
-pub fn host_mounts() -> Vec<String> {
+pub(crate) fn host_mounts() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().filter(|line| !line.contains("/overlay2/") && !line.contains("/netns/")).map(str::to_owned).collect()
 }
 
 /// Says SKIP, or fails if `LAYERMOUNT_REQUIRE` has the word.
 #[track_caller]
-pub fn missing(word: &str, reason: &str) {
+pub(crate) fn missing(word: &str, reason: &str) {
     let required = std::env::var("LAYERMOUNT_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|required| required.trim() == word), "{word} is required, but {reason}");
     eprintln!("SKIP: {reason}");
 }
 
 #[track_caller]
-pub fn root() -> Option<()> {
+pub(crate) fn root() -> Option<()> {
     if nix::unistd::geteuid().is_root() {
         return Some(());
     }
@@ -116,7 +117,7 @@ pub fn root() -> Option<()> {
 
 /// The real image as an OCI layout.
 #[track_caller]
-pub fn real_image() -> Option<PathBuf> {
+pub(crate) fn real_image() -> Option<PathBuf> {
     root()?;
     match std::env::var_os("LAYERMOUNT_TEST_IMAGE") {
         Some(layout) => Some(layout.into()),
@@ -129,7 +130,7 @@ pub fn real_image() -> Option<PathBuf> {
 
 /// The dockerd that holds the real image.
 #[track_caller]
-pub fn docker_host() -> Option<String> {
+pub(crate) fn docker_host() -> Option<String> {
     root()?;
     match std::env::var("LAYERMOUNT_TEST_DOCKER_HOST") {
         Ok(host) => Some(host),
@@ -142,7 +143,7 @@ pub fn docker_host() -> Option<String> {
 
 /// Whether a program is installed.
 #[track_caller]
-pub fn program(name: &str) -> Option<()> {
+pub(crate) fn program(name: &str) -> Option<()> {
     let found = std::env::split_paths(&std::env::var_os("PATH")?).any(|directory| directory.join(name).exists());
     if !found {
         missing("docker", &format!("{name} is not installed"));
@@ -151,7 +152,7 @@ pub fn program(name: &str) -> Option<()> {
 }
 
 #[track_caller]
-pub fn docker(host: &str, arguments: &[&str]) -> String {
+pub(crate) fn docker(host: &str, arguments: &[&str]) -> String {
     let output = Command::new("docker").args(["-H", host]).args(arguments).output().unwrap();
     assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

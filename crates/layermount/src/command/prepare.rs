@@ -34,14 +34,14 @@ pub(super) struct Pipes {
 
 impl Command {
     /// [`Entered::exec`](crate::Entered::exec).
-    pub(crate) fn exec_here(self) -> Error {
+    pub(crate) fn exec_here(&mut self) -> Error {
         match self.exec_or(Caller::current()) {
             Ok(never) => match never {},
             Err(error) => error.into(),
         }
     }
 
-    fn exec_or(mut self, caller: Caller) -> Result<std::convert::Infallible, CommandError> {
+    fn exec_or(&mut self, caller: Caller) -> Result<std::convert::Infallible, CommandError> {
         let entering = &self.entering;
         let too_late = [
             (entering.hostname.is_some(), "a hostname"),

@@ -125,7 +125,8 @@ impl Child {
         let status = std::fs::read_to_string(&path)
             .syscall("open", || path.clone())
             .map_err(|cause| CommandError::System { doing: "look at the child's signals", cause })?;
-        Ok(["SigCgt:", "SigBlk:", "SigIgn:"].iter().any(|field| mask_has(&status, field, signal)) || self.waits_for_signals())
+        Ok(["SigCgt:", "SigBlk:", "SigIgn:"].iter().any(|field| mask_has(&status, field, signal))
+            || self.waits_for_signals())
     }
 
     /// Whether it is in `sigwait(3)` or the like: for as long as it waits, signals are neither blocked nor handled.

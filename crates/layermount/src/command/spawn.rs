@@ -10,6 +10,7 @@
 //!   or a Failure <-------------------  something failed; put into words by the parent
 //! ```
 
+use std::borrow::BorrowMut;
 use std::io::Read as _;
 use std::os::fd::AsFd;
 
@@ -30,14 +31,19 @@ use crate::sys::fork;
 impl RootMount {
     /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
     ///
-    /// Returns when the program runs (after `execve`), or says why it does not.
+    /// Takes a command or, as it comes from a chain of calls, a reference to one. Returns when the program runs (after `execve`),
+    /// or says why it does not.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::ProgramNotFound`](crate::ErrorKind::ProgramNotFound),
     /// [`ErrorKind::ProgramNotExecutable`](crate::ErrorKind::ProgramNotExecutable),
     /// [`ErrorKind::UserNotFound`](crate::ErrorKind::UserNotFound), and whatever the kernel says. No process is left then.
-    pub fn spawn(self, mut command: Command) -> Result<Child> {
+    pub fn spawn(self, mut command: impl BorrowMut<Command>) -> Result<Child> {
+        self.spawn_command(command.borrow_mut())
+    }
+
+    fn spawn_command(self, command: &mut Command) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = !self.caller.may_mount;
@@ -48,8 +54,8 @@ impl RootMount {
             private_ipc: namespaces.contains(Namespaces::IPC),
             hostname: &hostname,
         };
-        let mut furnish = command.entering.furnish.take().unwrap_or_default();
-        furnish.binds.append(&mut command.entering.binds);
+        let mut furnish = command.entering.furnish.clone().unwrap_or_default();
+        furnish.binds.extend_from_slice(&command.entering.binds);
         let mut script = Script::new();
         self.push_into(&mut script, &furnish, &around)?;
         if namespaces.contains(Namespaces::UTS) {
