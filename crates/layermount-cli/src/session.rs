@@ -32,7 +32,8 @@ pub(crate) struct Realized {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self> {
-        let path = global.store.clone().map_or_else(Store::default_path, Ok)?;
+        let path =
+            global.store.clone().filter(|path| !path.as_os_str().is_empty()).map_or_else(Store::default_path, Ok)?;
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store })
@@ -46,7 +47,7 @@ impl Session {
         let image = search().map_err(|error| explain(typed, error))?;
         self.report.phase(Phase::Resolve, since, || describe(&image, &self.store));
         for note in image.notes() {
-            self.report.phase(Phase::Resolve, since, || note.clone());
+            self.report.detail(note);
         }
         Ok(image)
     }
