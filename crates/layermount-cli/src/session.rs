@@ -1,6 +1,6 @@
 //! What every command about images begins with: the store, the search for the image, and its layers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use layermount::store::{self, RealizeOptions};
@@ -32,8 +32,9 @@ pub(crate) struct Realized {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self> {
-        let path =
-            global.store.clone().filter(|path| !path.as_os_str().is_empty()).map_or_else(Store::default_path, Ok)?;
+        let from_environment =
+            || std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = global.store.clone().or_else(from_environment).map_or_else(Store::default_path, Ok)?;
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store })
