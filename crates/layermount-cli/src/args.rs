@@ -62,7 +62,8 @@ Examples:
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Keep unpacked layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
-    #[arg(long, global = true, value_name = "DIR", env = "LAYERMOUNT_STORE", hide_env = true)]
+    // LAYERMOUNT_STORE is read where the store is opened: to clap, an empty variable would be an empty directory.
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
     /// Say what is done, and how long it took (after `run`, only --verbose: there -v is a volume)

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use layermount::store::StoredImage;
-use layermount::{Image, Store};
+use layermount::{Image, ImageName, Store};
 use serde_json::{Value, json};
 
 use crate::args::{Global, ImagesArgs};
@@ -27,12 +27,20 @@ pub(crate) fn images(args: &ImagesArgs, global: &Global, out: &mut dyn Write) ->
         let (platform, layers) = (image.platform().to_string(), image.layers().len().to_string());
         // As `ls` does: the day is enough for telling images apart.
         let created = image.config().created().map_or("", |created| created.get(..10).unwrap_or(created));
-        let names: Vec<&str> = image.names().iter().map(String::as_str).collect();
-        for name in if names.is_empty() { vec!["<none>"] } else { names } {
+        let mut names: Vec<String> = image.names().iter().map(|name| familiar(name)).collect();
+        if names.is_empty() {
+            names.push("<none>".to_owned());
+        }
+        for name in &names {
             table.row([name, &id, &platform, created, &layers]);
         }
     }
     Ok(table.write(out)?)
+}
+
+/// A name as people write it: `docker.io/library/debian:12` is `debian:12`.
+pub(crate) fn familiar(name: &str) -> String {
+    name.parse::<ImageName>().map_or_else(|_| name.to_owned(), |name| name.familiar())
 }
 
 fn object(image: &Image) -> Value {

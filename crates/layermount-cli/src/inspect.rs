@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use layermount::{Config, Digest, Image, ImageName, Reference};
+use layermount::{Config, Digest, Image, ImageName};
 use serde_json::{Value, json};
 
 use crate::args::{Global, InspectArgs};
@@ -28,7 +28,7 @@ pub(crate) fn inspect(args: &InspectArgs, global: &Global, out: &mut dyn Write) 
 
 fn object(image: &Image, parents: &[Digest], layers: &[PlacedLayer<'_>]) -> Value {
     let (config, platform) = (image.config(), image.platform());
-    let names: Vec<ImageName> = image.names().iter().filter_map(|name| as_name(name)).collect();
+    let names: Vec<ImageName> = image.names().iter().filter_map(|name| name.parse().ok()).collect();
     let digests: Vec<String> = match image.manifest_digest() {
         Some(digest) => names.iter().map(|name| format!("{}@{digest}", repository(name))).collect(),
         None => Vec::new(),
@@ -69,13 +69,6 @@ fn execution(config: &Config) -> Value {
         "Volumes": set(&mut config.volumes()),
         "StopSignal": config.stop_signal(),
     })
-}
-
-fn as_name(text: &str) -> Option<ImageName> {
-    match text.parse() {
-        Ok(Reference::Name(name)) => Some(name),
-        _ => None,
-    }
 }
 
 /// The familiar name without its tag.

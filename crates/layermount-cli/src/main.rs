@@ -22,6 +22,7 @@ mod table;
 mod text;
 mod usage;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -56,5 +57,6 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Completions { shell } => docs::completions(shell, out),
         Command::Man { dir } => docs::man(dir.as_deref(), out),
     }?;
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,8 @@
 //! Where each layer of an image lies, and how much is in it.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use layermount::store::StoredLayer;
@@ -63,16 +65,20 @@ fn holds(stored: &StoredLayer, layer: &Layer) -> bool {
     named("diff-", layer.diff_id.0.hex()) || named("chain-", layer.chain_id.0.hex())
 }
 
-/// The sum of all files' sizes, as far as they may be looked at; nothing when the directory may not.
+/// The sum of all files' sizes, those with several names counted once, as far as they may be looked at; nothing when the
+/// directory may not.
 fn file_bytes(directory: &Path) -> Option<u64> {
     let mut bytes = 0;
+    let mut linked = HashSet::new();
     let mut entries: Vec<_> = std::fs::read_dir(directory).ok()?.flatten().collect();
     while let Some(entry) = entries.pop() {
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => {
                 entries.extend(std::fs::read_dir(entry.path()).into_iter().flatten().flatten())
             }
-            Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+            Ok(metadata) if metadata.is_file() && (metadata.nlink() == 1 || linked.insert(metadata.ino())) => {
+                bytes += metadata.len();
+            }
             _ => {}
         }
     }
@@ -141,7 +147,8 @@ mod tests {
         for (path, content) in [(directory.path(), "12345"), (below.path(), "678")] {
             let mut file = tempfile::NamedTempFile::new_in(path).unwrap();
             file.write_all(content.as_bytes()).unwrap();
-            file.keep().unwrap();
+            let (_, path) = file.keep().unwrap();
+            std::fs::hard_link(&path, path.with_extension("again")).unwrap();
         }
         std::os::unix::fs::symlink("/etc", directory.path().join("link")).unwrap();
         assert_eq!(file_bytes(directory.path()), Some(8));

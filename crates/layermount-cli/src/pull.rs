@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::time::Instant;
 
-use layermount::{Content, Image};
+use layermount::Content;
 
 use crate::args::{Global, PullArgs};
 use crate::failure::Result;
+use crate::images::familiar;
 use crate::session::{Session, place};
 use crate::text::{counted, elapsed};
 
@@ -21,18 +22,17 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Res
         return Ok(());
     }
     let layers = counted(image.layers().len(), "layer");
+    let name = image.names().first().map_or_else(|| args.image.clone(), |name| familiar(name));
     match image.content() {
         Content::Located(_) => writeln!(
             out,
-            "{}: nothing to pull: {layers} {}, to be mounted there (ID {})",
-            name(&image, &args.image),
+            "{name}: nothing to pull: {layers} {} (ID {})",
             place(image.content(), &session.store),
             image.id().short()
         )?,
         _ => writeln!(
             out,
-            "{}: {layers} in {}, {} unpacked now (ID {}, {})",
-            name(&image, &args.image),
+            "{name}: {layers} in {}, {} unpacked now (ID {}, {})",
             session.store.path().display(),
             realized.unpacked,
             image.id().short(),
@@ -40,9 +40,4 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Res
         )?,
     }
     Ok(())
-}
-
-/// What to call the image from now on.
-fn name<'a>(image: &'a Image, typed: &'a str) -> &'a str {
-    image.names().first().map_or(typed, String::as_str)
 }

@@ -1,6 +1,6 @@
 //! What every command about images begins with: the store, the search for the image, and its layers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use layermount::store::{self, RealizeOptions};
@@ -32,7 +32,9 @@ pub(crate) struct Realized {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self> {
-        let path = global.store.clone().map_or_else(Store::default_path, Ok)?;
+        let from_environment =
+            || std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = global.store.clone().or_else(from_environment).map_or_else(Store::default_path, Ok)?;
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store })
@@ -46,7 +48,7 @@ impl Session {
         let image = search().map_err(|error| explain(typed, error))?;
         self.report.phase(Phase::Resolve, since, || describe(&image, &self.store));
         for note in image.notes() {
-            self.report.phase(Phase::Resolve, since, || note.clone());
+            self.report.detail(note);
         }
         Ok(image)
     }
@@ -104,7 +106,7 @@ fn describe(image: &Image, store: &Store) -> String {
 pub(crate) fn place(content: &Content, store: &Store) -> String {
     match content {
         Content::Blobs(blobs) => format!("from {}", blobs.describe()),
-        Content::Archive(archive) => format!("streamed from {}", archive.describe()),
+        Content::Archive(archive) => format!("from {}", archive.describe()),
         Content::Located(Located::Tree(directory)) => format!("in place at {}", directory.display()),
         Content::Located(Located::Layers { .. }) => "in place, where the engine keeps them".to_owned(),
         Content::Stored => format!("in the store at {}", store.path().display()),

@@ -37,6 +37,8 @@ const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU
 
 /// `si_code` of signals that the kernel made, such as a terminal's (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
+/// `si_code` of signals that were sent with kill(2).
+const SI_USER: i32 = 0;
 
 /// The signals of this process, to be read instead of taking effect.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Signals {
                 continue;
             };
             let heeded = child.handles(native(signal)?)?;
-            match (Arrival { signal, origin: Origin::of(&info, pid), is_init, heeded }).action() {
+            match (Arrival { signal, origin: Origin::of(&info, pid, is_init), is_init, heeded }).action() {
                 Action::Nothing => {}
                 Action::Look => {
                     if let Some(status) = child.try_wait()? {
@@ -96,12 +98,21 @@ impl Signals {
                 }
                 Action::Stop => {
                     child.signal(native(Signal::SIGSTOP)?)?;
-                    // Whoever continues layermount sends SIGCONT, which is then read and passed on.
-                    raise(Signal::SIGSTOP).map_err(|errno| Failure::io("cannot stop", errno))?;
+                    stop_here(signal).map_err(|errno| Failure::io("cannot stop", errno))?;
+                    child.signal(native(Signal::SIGCONT)?)?;
                 }
             }
         }
     }
+}
+
+/// Lets a signal that stops take its effect on this process; returns when it is continued. Not by `SIGSTOP`: the kernel
+/// does not stop a process that nobody is there to continue (the leader of its session, for example).
+fn stop_here(signal: Signal) -> nix::Result<()> {
+    let set: SigSet = [signal].into_iter().collect();
+    raise(signal)?;
+    set.thread_unblock()?;
+    set.thread_block()
 }
 
 fn cannot_receive(errno: Errno) -> Failure {
@@ -126,20 +137,27 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Who else has had the signal.
+/// Where a signal came from, as far as it matters who else has had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// The whole process group, the program among it: typed at the terminal, or sent by the program to its own group.
-    Group,
-    /// Nobody.
-    Alone,
+    /// Typed at the terminal: the whole process group has had it, the program among it.
+    Terminal,
+    /// Sent by the program to its own process group, it seems: the kernel tells the number that it has in its pid
+    /// namespace, and in another one that is somebody else's.
+    Program,
+    /// Meant for layermount.
+    Other,
 }
 
 impl Origin {
-    fn of(info: &siginfo, child: Pid) -> Self {
-        let by_child = u32::try_from(child.as_raw()).is_ok_and(|pid| info.ssi_pid == pid);
-        let shares_group = getpgid(Some(child)).is_ok_and(|group| group == getpgrp());
-        if shares_group && (info.ssi_code == SI_KERNEL || by_child) { Self::Group } else { Self::Alone }
+    fn of(info: &siginfo, child: Pid, is_init: bool) -> Self {
+        let program = if is_init { Pid::from_raw(1) } else { child };
+        let shares_group = || getpgid(Some(child)).is_ok_and(|group| group == getpgrp());
+        match info.ssi_code {
+            SI_KERNEL if shares_group() => Self::Terminal,
+            SI_USER if i64::from(info.ssi_pid) == i64::from(program.as_raw()) && shares_group() => Self::Program,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -171,13 +189,17 @@ impl Arrival {
             Self { signal: Signal::SIGCHLD, .. } => Action::Look,
             // Also when everybody had it: only from outside can a stopped process 1 be continued.
             Self { signal: Signal::SIGCONT, .. } => Action::PassOn,
-            Self { heeded: true, origin: Origin::Group, .. } => Action::Nothing,
+            // An editor that was told to step aside, and has made the terminal ready for others.
+            Self { signal, origin: Origin::Program, .. } if STOPPING.contains(&signal) => Action::Stop,
+            Self { heeded: true, origin: Origin::Terminal, .. } => Action::Nothing,
+            Self { heeded: true, origin: Origin::Program, is_init: false, .. } => Action::Nothing,
             Self { heeded: true, .. } => Action::PassOn,
             Self { signal, .. } if STOPPING.contains(&signal) => Action::Stop,
             Self { signal: Signal::SIGWINCH, .. } => Action::Nothing,
             Self { is_init: true, .. } => Action::End,
-            Self { origin: Origin::Group, .. } => Action::Nothing,
-            Self { .. } => Action::PassOn,
+            Self { origin: Origin::Other, .. } => Action::PassOn,
+            // The kernel has seen to it.
+            Self { .. } => Action::Nothing,
         }
     }
 }
@@ -192,20 +214,28 @@ mod tests {
 
     #[test]
     fn a_typed_signal_is_not_delivered_twice() {
-        assert_eq!(action(Signal::SIGINT, Origin::Group, true, true), Action::Nothing);
-        assert_eq!(action(Signal::SIGINT, Origin::Group, false, false), Action::Nothing);
-        assert_eq!(action(Signal::SIGINT, Origin::Alone, true, true), Action::PassOn);
-        assert_eq!(action(Signal::SIGTERM, Origin::Alone, false, false), Action::PassOn);
+        assert_eq!(action(Signal::SIGINT, Origin::Terminal, true, true), Action::Nothing);
+        assert_eq!(action(Signal::SIGINT, Origin::Terminal, false, false), Action::Nothing);
+        assert_eq!(action(Signal::SIGINT, Origin::Other, true, true), Action::PassOn);
+        assert_eq!(action(Signal::SIGTERM, Origin::Other, false, false), Action::PassOn);
     }
 
     #[test]
     fn what_the_kernel_keeps_from_process_1_is_carried_out() {
-        assert_eq!(action(Signal::SIGINT, Origin::Group, true, false), Action::End);
-        assert_eq!(action(Signal::SIGTERM, Origin::Alone, true, false), Action::End);
-        assert_eq!(action(Signal::SIGWINCH, Origin::Group, true, false), Action::Nothing);
-        assert_eq!(action(Signal::SIGTSTP, Origin::Group, true, false), Action::Stop);
-        assert_eq!(action(Signal::SIGTTIN, Origin::Group, true, false), Action::Stop);
-        assert_eq!(action(Signal::SIGTSTP, Origin::Group, true, true), Action::Nothing);
-        assert_eq!(action(Signal::SIGCONT, Origin::Group, true, false), Action::PassOn);
+        assert_eq!(action(Signal::SIGINT, Origin::Terminal, true, false), Action::End);
+        assert_eq!(action(Signal::SIGTERM, Origin::Other, true, false), Action::End);
+        assert_eq!(action(Signal::SIGWINCH, Origin::Terminal, true, false), Action::Nothing);
+        assert_eq!(action(Signal::SIGTSTP, Origin::Terminal, true, false), Action::Stop);
+        assert_eq!(action(Signal::SIGTTIN, Origin::Terminal, true, false), Action::Stop);
+        assert_eq!(action(Signal::SIGTSTP, Origin::Terminal, true, true), Action::Nothing);
+        assert_eq!(action(Signal::SIGCONT, Origin::Terminal, true, false), Action::PassOn);
+    }
+
+    #[test]
+    fn process_1_may_be_the_program_or_the_machines_init() {
+        assert_eq!(action(Signal::SIGTERM, Origin::Program, true, true), Action::PassOn, "systemd stops a service");
+        assert_eq!(action(Signal::SIGTERM, Origin::Program, true, false), Action::End, "kill 0");
+        assert_eq!(action(Signal::SIGTERM, Origin::Program, false, true), Action::Nothing, "kill 0");
+        assert_eq!(action(Signal::SIGTSTP, Origin::Program, true, true), Action::Stop, "an editor's Ctrl-Z");
     }
 }

@@ -265,6 +265,34 @@ fn signals_reach_the_program_or_end_it() {
     assert_eq!(running.end_with(Signal::SIGCONT).0, Some(6), "harmless ones");
 }
 
+/// Runs a script on a terminal, made by script(1), and types when it has said `ready`.
+fn type_at_terminal(world: &World, image: &str, script: &str, typed: &[u8]) -> (Option<i32>, String) {
+    let layermount = world.layermount();
+    let words: Vec<_> = std::iter::once(layermount.get_program()).chain(layermount.get_args()).collect();
+    let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+    let line = format!("exec {} run {image} '{script}'", words.join(" "));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("ready") {
+        assert_ne!(output.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    child.stdin.as_mut().unwrap().write_all(typed).unwrap();
+    output.read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn what_is_typed_arrives_once() {
+    let Some((world, image)) = shell() else { return };
+    let pause = "for i in 1 2 3 4 5 6; do busybox sleep 0.1; done";
+    let script = format!(r#"trap "echo got it" INT; echo ready; {pause}; echo end; exit 3"#);
+    let (code, said) = type_at_terminal(&world, &image, &script, b"\x03");
+    assert_eq!((code, said.matches("got it").count(), said.contains("end")), (Some(3), 1, true), "{said}");
+}
+
 #[test]
 fn what_nohup_ignores_stays_ignored() {
     let Some((world, image)) = shell() else { return };

@@ -145,6 +145,24 @@ fn empty_stores_are_no_failure() {
 }
 
 #[test]
+fn the_store_is_named_by_flag_variable_or_default() {
+    let world = World::new();
+    let path = |flags: &[&str], variable: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("layermount"));
+        command.args(flags).args(["store", "df", "--json"]).env("LAYERMOUNT_STORE", variable);
+        let output = command.env("HOME", world.path()).env_remove("XDG_DATA_HOME").output().unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        object["Path"].as_str().unwrap().to_owned()
+    };
+    let (flag, variable) = (world.path().join("flag"), world.path().join("variable"));
+    let (flag, variable) = (flag.to_str().unwrap(), variable.to_str().unwrap());
+    assert_eq!(path(&["--store", flag], variable), flag);
+    assert_eq!(path(&[], variable), variable);
+    let default = path(&[], "");
+    assert!(default == "/var/lib/layermount" || default.ends_with(".local/share/layermount"), "{default}");
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -89,7 +89,7 @@ impl Sources {
                 reference,
                 self.sources.iter().filter(|s| s.accepts(reference)).flat_map(|s| s.names()),
             ),
-            refusals,
+            refusals: Refusals(refusals),
             is_name: matches!(reference, Reference::Name(_)),
         }
         .into())
@@ -116,16 +116,30 @@ struct Refusal {
 
 #[derive(Debug, thiserror::Error)]
 enum SourcesError {
-    #[error("{reference} was not found: {}", list(.refusals))]
-    NotFound { reference: String, refusals: Vec<Refusal>, near: Vec<String>, is_name: bool },
+    #[error("{reference} was not found")]
+    NotFound {
+        reference: String,
+        #[source]
+        refusals: Refusals,
+        near: Vec<String>,
+        is_name: bool,
+    },
     #[error("no source takes references like {reference}")]
     NobodyAccepts { reference: String },
 }
 
-fn list(refusals: &[Refusal]) -> String {
-    let lines: Vec<_> = refusals.iter().map(|Refusal { place, error }| format!("{place} says: {error:#}")).collect();
-    lines.join("; ")
+/// Where was looked, one place a line.
+#[derive(Debug)]
+struct Refusals(Vec<Refusal>);
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(|Refusal { place, error }| format!("{place} says: {error:#}")).collect();
+        f.write_str(&lines.join("\n"))
+    }
 }
+
+impl std::error::Error for Refusals {}
 
 impl Fault for SourcesError {
     fn kind(&self) -> ErrorKind {
@@ -133,7 +147,7 @@ impl Fault for SourcesError {
             Self::NobodyAccepts { .. } => ErrorKind::Unsupported,
             // One place that could be asked is enough to call the image not found.
             Self::NotFound { refusals, .. } => {
-                match refusals.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
+                match refusals.0.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
                     true => ErrorKind::ImageNotFound,
                     false => ErrorKind::EngineUnavailable,
                 }
@@ -147,7 +161,7 @@ impl Fault for SourcesError {
         if !near.is_empty() {
             hints.push(format!("did you mean {}?", near.join(" or ")));
         }
-        for hint in refusals.iter().filter_map(|refusal| refusal.error.hint()) {
+        for hint in refusals.0.iter().filter_map(|refusal| refusal.error.hint()) {
             if !hints.contains(&hint) {
                 hints.push(hint);
             }
@@ -155,7 +169,7 @@ impl Fault for SourcesError {
         if *is_name && near.is_empty() {
             hints.push("'docker pull' or 'layermount pull oci:DIR' brings an image here".to_owned());
         }
-        (!hints.is_empty()).then(|| hints.join("; "))
+        (!hints.is_empty()).then(|| hints.join("\n"))
     }
 }
 

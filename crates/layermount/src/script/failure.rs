@@ -137,6 +137,9 @@ fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
         (Step::FsMount { .. } | Step::FsCreate { .. }, Errno::PERM | Errno::ACCESS) => {
             "a security module, a seccomp filter or partly hidden /proc or /sys mounts of an outer container forbid this mount"
         }
+        (Step::FsCreate { .. }, Errno::INVAL) => {
+            "an ordinary user cannot use a directory as a layer below which other file systems are mounted"
+        }
         (Step::FsCreate { .. }, Errno::LOOP) => "two layers are the same directory, or one lies inside another",
         (Step::Enter { .. }, Errno::INVAL) => {
             "the root file system is the initial ramfs, from which there is no pivot_root"

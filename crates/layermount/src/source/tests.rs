@@ -70,8 +70,8 @@ fn where_was_looked_and_what_to_do() {
     let error = resolve("ubuntu", &places).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ImageNotFound);
     assert_eq!(
-        error.to_string(),
-        "docker.io/library/ubuntu:latest was not found: the store says: not today; Docker says: not today"
+        format!("{error:#}"),
+        "docker.io/library/ubuntu:latest was not found: the store says: not today\nDocker says: not today"
     );
     assert_eq!(error.hint().as_deref(), Some("did you mean ubuntu:22.04?"));
     assert!(resolve("fedora", &places).unwrap_err().hint().unwrap().contains("docker pull"));
