@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use layermount_fixtures::tree::{self, Ignore};
 use world::{World, docker, docker_host, docker_vfs_host, host_mounts, private_mounts, real_image};
 
-/// A server started by `layermount run`, ended by the signal that a terminal would send.
+/// A server started by `layermount run`.
 struct Server {
     child: Child,
     port: u16,
@@ -55,16 +55,16 @@ impl Server {
         }
     }
 
-    /// Ctrl-C, and how the server took it.
+    /// Asks the server to end, and waits until it has. Not by SIGINT, which is ignored where the tests run in the background.
     fn stop(mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the server does not end on SIGINT");
+            assert!(Instant::now() < deadline, "the server does not end on SIGTERM");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
