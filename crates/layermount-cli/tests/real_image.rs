@@ -25,7 +25,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(world: &World, reference: &str, flags: &[&str], port: u16) -> Self {
+    fn start(world: &World, reference: &str, flags: &[&str]) -> Self {
+        // One that was free just now.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = world
             .layermount()
             .arg("run")
@@ -70,8 +72,8 @@ impl Server {
     }
 }
 
-fn assert_serves(world: &World, reference: &str, flags: &[&str], port: u16) {
-    let mut server = Server::start(world, reference, flags, port);
+fn assert_serves(world: &World, reference: &str, flags: &[&str]) {
+    let mut server = Server::start(world, reference, flags);
     let answer = server.get();
     assert!(answer.contains("Hello, world, from test-host!"), "{answer}");
     server.stop();
@@ -82,7 +84,7 @@ fn docker_image_serves_in_place_and_the_store_does_not_grow() {
     let Some(host) = docker_host() else { return };
     let before = host_mounts();
     let world = World::new();
-    assert_serves(&world, "helloworld-py", &["--host", &host], 18001);
+    assert_serves(&world, "helloworld-py", &["--host", &host]);
     let df = world.output(&["store", "df"]);
     assert!(!world.store().join("layers").exists(), "something was unpacked: {df}");
     assert_eq!(host_mounts(), before);
@@ -94,10 +96,10 @@ fn oci_layout_serves_cold_and_warm() {
     let before = host_mounts();
     let world = World::new();
     let reference = format!("oci:{}:helloworld-py", layout.display());
-    assert_serves(&world, &reference, &[], 18002);
+    assert_serves(&world, &reference, &[]);
     let unpacked = world.layer_inodes();
     assert!(unpacked.len() >= 4, "{unpacked:?}");
-    assert_serves(&world, &reference, &[], 18002);
+    assert_serves(&world, &reference, &[]);
     assert_eq!(world.layer_inodes(), unpacked, "a warm start unpacks nothing");
     assert_eq!(host_mounts(), before);
 }
