@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Asks the server to end, and waits until it has. Not by SIGINT, which is ignored where the tests run in the background.
-    fn stop(mut self) -> std::process::ExitStatus {
+    fn stop(&mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -69,6 +69,14 @@ impl Server {
             assert!(Instant::now() < deadline, "the server does not end on SIGTERM");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A test that fails leaves no server.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
