@@ -118,9 +118,10 @@ pub(crate) fn place(content: &Content, store: &Store) -> String {
 fn explain(typed: &str, error: layermount::Error) -> Failure {
     let not_found =
         [ErrorKind::InvalidInput, ErrorKind::ImageNotFound, ErrorKind::EngineUnavailable].contains(&error.kind());
+    let names_a_place = matches!(typed.parse(), Ok(reference) if !matches!(reference, Reference::Name(_)));
     let failure = Failure::from(error);
     match path_hint(typed) {
-        Some(hint) if not_found => failure.with_hint(hint),
+        Some(hint) if not_found && !names_a_place => failure.with_hint(hint),
         _ => failure,
     }
 }
