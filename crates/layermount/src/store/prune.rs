@@ -14,14 +14,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
-use crate::error::{Result, SyscallContext};
+use crate::error::{Result, SyscallContext, SyscallError};
 use crate::mountinfo;
 
 use super::entry::{Key, Shelf, TREE, shelf_name};
 use super::lock::try_lock;
 use super::root::{Part, StoreRoot, names_in};
-use super::stage::{Stage, sweep};
+use super::stage::{Stage, is_linked, sweep};
 use super::usage::ALL_SHELVES;
 use super::{record, usage};
 
@@ -104,8 +105,12 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
         }
         let path = shelf.path().join(&name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty())
-            .syscall("openat", || path.display().to_string())?;
+        let directory = match rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty()) {
+            Ok(directory) => directory,
+            // Pruned by somebody else, or taken to be completed.
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+        };
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
             candidates.push((name, directory));
         } else {
@@ -128,8 +133,9 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
             continue;
         }
         // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
-        Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))?;
-        pruned.layers.push(name);
+        if Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))? {
+            pruned.layers.push(name);
+        }
     }
     Ok(())
 }
@@ -142,7 +148,8 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
         let Ok(file) = rustix::fs::openat(&locks, name.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
             continue;
         };
-        if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
+        // Removed before the lock was had: the name may be another file's by now, which somebody holds.
+        if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&file, &path)? {
             rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())
                 .syscall("unlinkat", || path.display().to_string())?;
         }
