@@ -8,10 +8,8 @@
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -120,15 +118,11 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
     // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
-    // Mount tables show paths without symbolic links.
-    let real = rustix::fs::readlink(format!("/proc/self/fd/{}", shelf.directory().as_raw_fd()), Vec::new())
-        .syscall("readlink", || shelf.path().display().to_string())?;
-    let real = PathBuf::from(OsString::from_vec(real.into_bytes()));
-    for (name, _lock) in candidates {
+    for (name, directory) in candidates {
         if needed.contains(&name) {
             continue;
         }
-        if mounted.contains(&real.join(&name).join(TREE)) {
+        if is_mounted(&mounted, shelf, &name, &directory)? {
             pruned.in_use.push(name);
             continue;
         }
@@ -138,6 +132,24 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether a layer is a part of one of the overlays that are made of the directories `mounted`.
+///
+/// The store may have other paths there: in another mount namespace, through a bind mount, before it was renamed. So only the
+/// end of the path is compared, and what the path leads to here, if to anything: that may be another store's equal layer.
+fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, directory: &OwnedFd) -> Result<bool> {
+    let tree = Path::new(shelf.path().file_name().unwrap_or_default()).join(name).join(TREE);
+    let mut alike = mounted.iter().filter(|path| path.ends_with(&tree)).peekable();
+    if alike.peek().is_none() {
+        return Ok(false);
+    }
+    let ours = rustix::fs::statat(directory, TREE, AtFlags::SYMLINK_NOFOLLOW)
+        .syscall("newfstatat", || shelf.path().join(name).join(TREE).display().to_string())?;
+    Ok(alike.any(|path| match rustix::fs::stat(path) {
+        Ok(there) => (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino),
+        Err(_) => true,
+    }))
 }
 
 /// Lock files outlive what they guarded; one that nobody holds can go.
@@ -155,4 +167,31 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_layer_is_known_by_any_path_of_its_store() {
+        let place = tempfile::tempdir().unwrap();
+        let open = |store: &str| {
+            let root = StoreRoot::open(place.path().join(store)).unwrap();
+            let shelf = Shelf::open_or_create(&root, "dir-user").unwrap();
+            let layer = super::super::root::open_or_create(shelf.directory().as_fd(), "diff-1").unwrap();
+            super::super::root::open_or_create(layer.as_fd(), TREE).unwrap();
+            (shelf, layer)
+        };
+        let ((shelf, layer), _other) = (open("store"), open("other"));
+        std::os::unix::fs::symlink("store", place.path().join("link")).unwrap();
+        let is_mounted =
+            |path: &str| is_mounted(&HashSet::from([place.path().join(path)]), &shelf, "diff-1", &layer).unwrap();
+        assert!(is_mounted("store/layers/dir-user/diff-1/fs"));
+        assert!(is_mounted("link/layers/dir-user/diff-1/fs"));
+        assert!(is_mounted("elsewhere/layers/dir-user/diff-1/fs"), "it may be ours under another name");
+        assert!(!is_mounted("other/layers/dir-user/diff-1/fs"));
+        assert!(!is_mounted("store/layers/dir-user/diff-2/fs"));
+        assert!(!is_mounted("store/layers/dir-trusted/diff-1/fs"));
+    }
 }
