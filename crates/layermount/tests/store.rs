@@ -317,6 +317,34 @@ fn verify_finds_damage() {
     assert_eq!(found, ["etc/extra", "etc/motd", "etc/note"]);
 }
 
+/// Runs this test alone in another process that may have few files open.
+fn with_few_files(test: &str, work: impl FnOnce()) {
+    use nix::sys::resource::{Resource, setrlimit};
+    if std::env::var_os("LAYERMOUNT_TEST_FEW_FILES").is_some() {
+        setrlimit(Resource::RLIMIT_NOFILE, 128, 128).unwrap();
+        return work();
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--test-threads=1"]).env("LAYERMOUNT_TEST_FEW_FILES", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn deep_trees_need_few_descriptors() {
+    with_few_files("deep_trees_need_few_descriptors", || {
+        let deep = "/d".repeat(900);
+        let world = World::of(&format!("layer\nfile 0644 0:0 {deep}/end \"at the end\"\n"));
+        let store = world.store();
+        store.realize(&world.image()).unwrap();
+        let verified = store.verify(&mut |_| ()).unwrap();
+        assert_eq!((verified.files, verified.damage.len()), (1, 0), "{:?}", verified.damage);
+        assert!(store.usage().unwrap().layer_bytes > 0);
+        assert_eq!(store.prune(&PruneOptions::default()).unwrap().layers.len(), 1);
+        assert_eq!(world.stages(), 0);
+    });
+}
+
 #[test]
 fn stores_that_others_can_write_to_are_refused() {
     use std::os::unix::fs::PermissionsExt;
