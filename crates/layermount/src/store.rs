@@ -37,6 +37,7 @@ mod root;
 mod stage;
 mod usage;
 mod verify;
+mod walk;
 
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};

@@ -32,8 +32,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(RECIPE)
+    }
+
+    fn of(recipe: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut recipe = RECIPE.to_owned();
+        let mut recipe = recipe.to_owned();
         if !is_root() {
             let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
             recipe = recipe.replace("0:0", &own);
@@ -140,6 +144,58 @@ fn many_at_once_do_the_work_once() {
     });
     assert_eq!(unpacked, 3);
     assert_eq!(world.stages(), 0);
+}
+
+/// A layer that does not name `/etc`, so that it is completed for every chain that it is a part of.
+const OPEN_LAYER: &str = "layer\nfile 0644 0:0 /etc/deep \"x\"\n";
+
+#[test]
+fn a_layer_that_needs_those_below_may_stand_in_many_places() {
+    let world = World::of(&format!("{RECIPE}{}", OPEN_LAYER.repeat(6)));
+    assert_eq!(world.store().realize(&world.image()).unwrap().layers().len(), 9);
+    let mut archive = Vec::new();
+    write_docker_archive(&mut archive, ArchiveFormat::Blobs, "streamed:latest", &world.built).unwrap();
+    world.store().prune(&PruneOptions::default()).unwrap();
+    let (image, _) = streamed(&world, archive);
+    assert_eq!(world.store().realize(&image).unwrap().layers().len(), 9);
+}
+
+#[test]
+fn a_layer_that_needs_those_below_may_be_made_for_many_images_at_once() {
+    let worlds: Vec<_> = (0..8)
+        .map(|n| World::of(&format!("layer\ndir 0755 0:0 /etc\nfile 0644 0:0 /n \"{n}\"\n{OPEN_LAYER}")))
+        .collect();
+    let path = worlds[0].store_path();
+    for _ in 0..10 {
+        let start = std::sync::Barrier::new(worlds.len());
+        std::thread::scope(|scope| {
+            for image in worlds.iter().map(World::image) {
+                let (start, path) = (&start, &path);
+                scope.spawn(move || {
+                    start.wait();
+                    assert_eq!(Store::open(path).unwrap().realize(&image).unwrap().layers().len(), 2);
+                });
+            }
+        });
+        worlds[0].store().prune(&PruneOptions::default()).unwrap();
+    }
+}
+
+#[test]
+fn many_may_prune_at_once() {
+    let world = World::of(&(0..30).map(|n| format!("layer\nfile 0644 0:0 /{n} \"\"\n")).collect::<String>());
+    for _ in 0..10 {
+        world.store().realize(&world.image()).unwrap();
+        let start = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    start.wait();
+                    world.store().prune(&PruneOptions::default()).unwrap();
+                });
+            }
+        });
+    }
 }
 
 #[test]
@@ -259,6 +315,34 @@ fn verify_finds_damage() {
     let mut found: Vec<_> = damage.iter().map(|damage| damage.path.as_str()).collect();
     found.sort_unstable();
     assert_eq!(found, ["etc/extra", "etc/motd", "etc/note"]);
+}
+
+/// Runs this test alone in another process that may have few files open.
+fn with_few_files(test: &str, work: impl FnOnce()) {
+    use nix::sys::resource::{Resource, setrlimit};
+    if std::env::var_os("LAYERMOUNT_TEST_FEW_FILES").is_some() {
+        setrlimit(Resource::RLIMIT_NOFILE, 128, 128).unwrap();
+        return work();
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--test-threads=1"]).env("LAYERMOUNT_TEST_FEW_FILES", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn deep_trees_need_few_descriptors() {
+    with_few_files("deep_trees_need_few_descriptors", || {
+        let deep = "/d".repeat(900);
+        let world = World::of(&format!("layer\nfile 0644 0:0 {deep}/end \"at the end\"\n"));
+        let store = world.store();
+        store.realize(&world.image()).unwrap();
+        let verified = store.verify(&mut |_| ()).unwrap();
+        assert_eq!((verified.files, verified.damage.len()), (1, 0), "{:?}", verified.damage);
+        assert!(store.usage().unwrap().layer_bytes > 0);
+        assert_eq!(store.prune(&PruneOptions::default()).unwrap().layers.len(), 1);
+        assert_eq!(world.stages(), 0);
+    });
 }
 
 #[test]

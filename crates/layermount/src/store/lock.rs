@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::error::{SyscallContext, SyscallError};
 
 use super::root::{Part, StoreRoot};
+use super::stage::is_linked;
 
 /// The right to make what `key` stands for. Dropping it gives the right to the next in line.
 #[derive(Debug)]
@@ -34,8 +35,7 @@ impl KeyLock {
                 lock(&file, &path, FlockOperation::LockExclusive)?;
             }
             // `prune` removes lock files while it holds them: a lock on a removed file excludes nobody.
-            let stat = rustix::fs::fstat(&file).syscall("fstat", || path.display().to_string())?;
-            if stat.st_nlink > 0 {
+            if is_linked(&file, &path)? {
                 return Ok(Self { _file: file });
             }
         }

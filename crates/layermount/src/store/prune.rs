@@ -8,20 +8,19 @@
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
-use crate::error::{Result, SyscallContext};
+use crate::error::{Result, SyscallContext, SyscallError};
 use crate::mountinfo;
 
 use super::entry::{Key, Shelf, TREE, shelf_name};
 use super::lock::try_lock;
 use super::root::{Part, StoreRoot, names_in};
-use super::stage::{Stage, sweep};
+use super::stage::{Stage, is_linked, sweep};
 use super::usage::ALL_SHELVES;
 use super::{record, usage};
 
@@ -104,8 +103,12 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
         }
         let path = shelf.path().join(&name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty())
-            .syscall("openat", || path.display().to_string())?;
+        let directory = match rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty()) {
+            Ok(directory) => directory,
+            // Pruned by somebody else, or taken to be completed.
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+        };
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
             candidates.push((name, directory));
         } else {
@@ -115,23 +118,38 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
     // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
-    // Mount tables show paths without symbolic links.
-    let real = rustix::fs::readlink(format!("/proc/self/fd/{}", shelf.directory().as_raw_fd()), Vec::new())
-        .syscall("readlink", || shelf.path().display().to_string())?;
-    let real = PathBuf::from(OsString::from_vec(real.into_bytes()));
-    for (name, _lock) in candidates {
+    for (name, directory) in candidates {
         if needed.contains(&name) {
             continue;
         }
-        if mounted.contains(&real.join(&name).join(TREE)) {
+        if is_mounted(&mounted, shelf, &name, &directory)? {
             pruned.in_use.push(name);
             continue;
         }
         // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
-        Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))?;
-        pruned.layers.push(name);
+        if Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))? {
+            pruned.layers.push(name);
+        }
     }
     Ok(())
+}
+
+/// Whether a layer is a part of one of the overlays that are made of the directories `mounted`.
+///
+/// The store may have other paths there: in another mount namespace, through a bind mount, before it was renamed. So only the
+/// end of the path is compared, and what the path leads to here, if to anything: that may be another store's equal layer.
+fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, directory: &OwnedFd) -> Result<bool> {
+    let tree = Path::new(shelf.path().file_name().unwrap_or_default()).join(name).join(TREE);
+    let mut alike = mounted.iter().filter(|path| path.ends_with(&tree)).peekable();
+    if alike.peek().is_none() {
+        return Ok(false);
+    }
+    let ours = rustix::fs::statat(directory, TREE, AtFlags::SYMLINK_NOFOLLOW)
+        .syscall("newfstatat", || shelf.path().join(name).join(TREE).display().to_string())?;
+    Ok(alike.any(|path| match rustix::fs::stat(path) {
+        Ok(there) => (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino),
+        Err(_) => true,
+    }))
 }
 
 /// Lock files outlive what they guarded; one that nobody holds can go.
@@ -142,10 +160,38 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
         let Ok(file) = rustix::fs::openat(&locks, name.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
             continue;
         };
-        if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
+        // Removed before the lock was had: the name may be another file's by now, which somebody holds.
+        if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&file, &path)? {
             rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())
                 .syscall("unlinkat", || path.display().to_string())?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_layer_is_known_by_any_path_of_its_store() {
+        let place = tempfile::tempdir().unwrap();
+        let open = |store: &str| {
+            let root = StoreRoot::open(place.path().join(store)).unwrap();
+            let shelf = Shelf::open_or_create(&root, "dir-user").unwrap();
+            let layer = super::super::root::open_or_create(shelf.directory().as_fd(), "diff-1").unwrap();
+            super::super::root::open_or_create(layer.as_fd(), TREE).unwrap();
+            (shelf, layer)
+        };
+        let ((shelf, layer), _other) = (open("store"), open("other"));
+        std::os::unix::fs::symlink("store", place.path().join("link")).unwrap();
+        let is_mounted =
+            |path: &str| is_mounted(&HashSet::from([place.path().join(path)]), &shelf, "diff-1", &layer).unwrap();
+        assert!(is_mounted("store/layers/dir-user/diff-1/fs"));
+        assert!(is_mounted("link/layers/dir-user/diff-1/fs"));
+        assert!(is_mounted("elsewhere/layers/dir-user/diff-1/fs"), "it may be ours under another name");
+        assert!(!is_mounted("other/layers/dir-user/diff-1/fs"));
+        assert!(!is_mounted("store/layers/dir-user/diff-2/fs"));
+        assert!(!is_mounted("store/layers/dir-trusted/diff-1/fs"));
+    }
 }

@@ -85,8 +85,9 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
         return located_stack(located);
     }
     let form = Form::of_this_process();
-    // A layer may be pruned between being made and being opened; whoever keeps removing them deserves an error.
-    for attempt in 0..3 {
+    // A layer may be pruned between being made and being opened; whoever keeps removing them deserves an error. Out of an
+    // archive, one attempt makes an open layer once, and the image may have it in as many places as it has layers.
+    for attempt in 0..3 + image.layers().len() {
         match stored_stack(root, image, &form)? {
             Some(stack) => return Ok(stack),
             None if attempt == 0 => _ = sweep(root)?,
@@ -229,7 +230,10 @@ impl Work<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(worker);
+                // Where no more threads are to be had, this one does the work.
+                if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                    break;
+                }
             }
             worker();
         });
@@ -250,26 +254,27 @@ impl Work<'_> {
         let made_meanwhile =
             shelf.mountable(layer)?.is_some() || shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_some();
         if !made_meanwhile {
-            let descriptor =
-                layer.descriptor.as_ref().ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
-            let made = Stage::with(self.root, |stage| {
-                let blob = Watched {
-                    inner: blobs.open(descriptor)?,
-                    work: self,
-                    layer,
-                    size: Some(descriptor.size()),
-                    read: 0,
-                };
-                let decoder = Decoder::new(blob, Some(descriptor), &self.form.decode)?;
-                self.unpack_and_publish(shelf, stage, decoder, |found| found == &layer.diff_id)
-            });
-            let found = made.context(|| format!("layer {} of {}", layer.diff_id, blobs.describe()))?;
-            if found != layer.diff_id {
-                let (diff_id, found) = (layer.diff_id.to_string(), found.to_string());
-                return Err(StoreError::WrongDiffId { diff_id, found }.into());
-            }
+            self.unpack_blob(shelf, blobs, layer)?;
         }
         self.options.tell(layer, LayerEvent::Ready);
+        Ok(())
+    }
+
+    /// Makes a layer, which must be locked, from its blob.
+    fn unpack_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
+        let descriptor =
+            layer.descriptor.as_ref().ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
+        let made = Stage::with(self.root, |stage| {
+            let (inner, size) = (blobs.open(descriptor)?, Some(descriptor.size()));
+            let blob = Watched { inner, work: self, layer, size, read: 0 };
+            let decoder = Decoder::new(blob, Some(descriptor), &self.form.decode)?;
+            self.unpack_and_publish(shelf, stage, decoder, |found| found == &layer.diff_id)
+        });
+        let found = made.context(|| format!("layer {} of {}", layer.diff_id, blobs.describe()))?;
+        if found != layer.diff_id {
+            let (diff_id, found) = (layer.diff_id.to_string(), found.to_string());
+            return Err(StoreError::WrongDiffId { diff_id, found }.into());
+        }
         Ok(())
     }
 
@@ -301,7 +306,7 @@ impl Work<'_> {
                 Some(entry) => entry,
                 None => match self.complete(shelf, layer, &below)? {
                     Some(entry) => entry,
-                    // Gone again, or taken for another chain: the next attempt makes it anew.
+                    // Gone again, or taken for another chain, and not to be had alone: the next attempt makes it anew.
                     None => return Ok(()),
                 },
             };
@@ -319,6 +324,12 @@ impl Work<'_> {
             return Ok(Some(entry));
         }
         let open = Key::Open(layer.diff_id.clone());
+        // Completed for another image, or for another place in this one. Every chain takes one of its own.
+        if let Content::Blobs(blobs) = self.image.content()
+            && shelf.entry(&open)?.is_none()
+        {
+            self.unpack_blob(shelf, blobs.as_ref(), layer)?;
+        }
         Stage::with(self.root, |stage| {
             if !stage.take(shelf.directory().as_fd(), &open.file_name(), STAGED)? {
                 return Ok(());

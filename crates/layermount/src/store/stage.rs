@@ -116,7 +116,8 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
         let path = root.path_of(Part::Stage, &name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let Ok(directory) = rustix::fs::openat(&parent, name.as_str(), flags, Mode::empty()) else { continue };
-        if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
+        // What was removed before the lock was had may have left its name to somebody else's stage.
+        if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();
             remove_tree(parent.as_fd(), &name)?;
             swept += 1;
@@ -125,8 +126,9 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
     Ok(swept)
 }
 
-fn is_linked(directory: &OwnedFd, path: &Path) -> Result<bool> {
-    let stat = rustix::fs::fstat(directory).syscall("fstat", || path.display().to_string())?;
+/// Whether an open file still has a name.
+pub(crate) fn is_linked(file: &OwnedFd, path: &Path) -> Result<bool> {
+    let stat = rustix::fs::fstat(file).syscall("fstat", || path.display().to_string())?;
     Ok(stat.st_nlink > 0)
 }
 

@@ -1,9 +1,11 @@
 //! What the store holds and what that takes on disk.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::digest::DiffId;
@@ -12,6 +14,7 @@ use crate::image::OverlayXattrs;
 
 use super::entry::{Shelf, shelf_name};
 use super::root::{Part, StoreRoot, names_in};
+use super::walk::{Seen, walk};
 
 /// A layer in the store.
 #[derive(Debug, Clone)]
@@ -85,35 +88,24 @@ pub(super) fn usage(root: &StoreRoot) -> Result<Usage> {
 /// The blocks of everything below a directory, in bytes; a file with several links counts once.
 ///
 /// What disappears meanwhile counts for nothing; what may not be read counts with what is known of it.
-pub(super) fn disk_bytes(directory: BorrowedFd<'_>, path: &Path) -> Result<u64> {
-    fn walk(directory: BorrowedFd<'_>, seen: &mut std::collections::HashSet<(u64, u64)>) -> rustix::io::Result<u64> {
-        let mut bytes = 0;
-        for entry in rustix::fs::Dir::read_from(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno),
-            };
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if is_directory || stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-            }
-            if is_directory {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-                    Ok(child) => bytes += walk(child.as_fd(), seen)?,
-                    Err(Errno::NOENT | Errno::ACCESS) => {}
-                    Err(errno) => return Err(errno),
+fn disk_bytes(directory: BorrowedFd<'_>, path: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let mut seen = std::collections::HashSet::new();
+    walk(directory, &mut |found| {
+        match found {
+            Seen::Entry { stat, .. } => {
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                if is_directory || stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+                    bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
                 }
             }
+            Seen::Unreadable { errno: Errno::NOENT | Errno::ACCESS, .. } => {}
+            Seen::Unreadable { path: below, errno } => {
+                let path = path.join(OsStr::from_bytes(below));
+                return Err(SyscallError::new("openat", path.display().to_string(), errno).into());
+            }
         }
-        Ok(bytes)
-    }
-    walk(directory, &mut std::collections::HashSet::new())
-        .map_err(|errno| SyscallError::new("getdents64", path.display().to_string(), errno).into())
+        Ok(())
+    })?;
+    Ok(bytes)
 }

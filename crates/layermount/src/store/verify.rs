@@ -8,14 +8,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use flate2::Crc;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::error::{Result, SyscallContext};
+use crate::error::Result;
 use crate::unpack::{FileContent, Listing};
 
 use super::entry::{Entry, LISTING, Shelf, read_file, shelf_name};
 use super::root::StoreRoot;
 use super::usage::{ALL_SHELVES, StoredLayer, layers};
+use super::walk::{Seen, walk};
 
 /// What [`Store::verify`](crate::Store::verify) found.
 #[derive(Debug, Clone, Default)]
@@ -82,15 +83,27 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
     };
     // What was copied from lower layers when this one was completed came after the listing.
     let may_have_others = !entry.record.unpacked.open.links.is_empty();
-    let mut walk = Walk { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage };
-    walk.directory(entry.tree()?.as_fd(), &mut Vec::new())?;
-    let Walk { seen, .. } = walk;
+    let mut comparison = Comparison { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage };
+    walk(entry.tree()?.as_fd(), &mut |found| {
+        match found {
+            Seen::Entry { directory, name, path, stat } => {
+                if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                    comparison.file(directory, name, path, stat.st_size as u64);
+                }
+            }
+            Seen::Unreadable { path, errno } => {
+                comparison.damage.push((Listing::escape(path), format!("cannot be read: {errno}")));
+            }
+        }
+        Ok(())
+    })?;
+    let Comparison { seen, .. } = comparison;
     let missing = listing.files.keys().filter(|path| !seen.contains(*path));
     damage.extend(missing.map(|path| (path.clone(), "is missing".to_owned())));
     Ok(())
 }
 
-struct Walk<'a> {
+struct Comparison<'a> {
     listing: &'a Listing,
     may_have_others: bool,
     seen: HashSet<String>,
@@ -98,39 +111,7 @@ struct Walk<'a> {
     damage: &'a mut Vec<Finding>,
 }
 
-impl Walk<'_> {
-    fn directory(&mut self, directory: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<()> {
-        let display = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let entries = rustix::fs::Dir::read_from(directory).syscall("getdents64", || display(path))?;
-        for entry in entries {
-            let entry = entry.syscall("getdents64", || display(path))?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let parent_length = path.len();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.to_bytes());
-            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-                .syscall("newfstatat", || display(path))?;
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-                        Ok(child) => self.directory(child.as_fd(), path)?,
-                        Err(errno) => self.damage.push((Listing::escape(path), format!("cannot be read: {errno}"))),
-                    }
-                }
-                FileType::RegularFile => self.file(directory, name, path, stat.st_size as u64),
-                _ => {}
-            }
-            path.truncate(parent_length);
-        }
-        Ok(())
-    }
-
+impl Comparison<'_> {
     fn file(&mut self, directory: BorrowedFd<'_>, name: &std::ffi::CStr, path: &[u8], size: u64) {
         let path = Listing::escape(path);
         let Some(expected) = self.listing.files.get(&path) else {
