@@ -3,7 +3,7 @@
 //! | what | Linux | used for | without it |
 //! |---|---|---|---|
 //! | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount: as a descriptor that nobody else sees | an error |
-//! | `pidfd_open`, `clone3` | 5.3 | children | `clone` in place of `clone3` |
+//! | `CLONE_PIDFD`, `clone3` | 5.3 | children | `clone` in place of `clone3` |
 //! | `openat2` | 5.6 | every path inside an image | an error |
 //! | `close_range` | 5.11 | no descriptor leaks into the program | one `fcntl` for each |
 //! | overlayfs in a user namespace, `userxattr` | 5.11 | rootless | an error |
@@ -84,10 +84,6 @@ impl Kernel {
         push_overlay(&mut script, self, lowers, Parts { upper, xattrs, attributes: MountAttrFlags::empty() });
         let mut files = script.files();
         let flags = nix::libc::CLONE_NEWNS | caller.clone_flags();
-        let child = crate::sys::fork::start(flags, &mut || i32::from(script.run(&mut files).is_err()));
-        child.is_ok_and(|child| {
-            let status = rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty());
-            matches!(status, Ok(Some((_, status))) if status.exit_status() == Some(0))
-        })
+        crate::sys::fork::run(flags, &mut || i32::from(script.run(&mut files).is_err())) == Ok(Some(0))
     }
 }

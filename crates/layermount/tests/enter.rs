@@ -71,6 +71,8 @@ fn main() -> ExitCode {
         Root descriptors_do_not_leak
         Root streams_and_signals
         Root nothing_is_left_behind
+        Root children_without_newer_system_calls
+        Root an_embedding_program_may_ignore_sigchld_and_have_timers
         Stranger rootless_spawn
         Stranger rootless_pivot
         Stranger rootless_refusals
@@ -831,6 +833,58 @@ fn nothing_is_left_behind() {
             assert_eq!(mountinfo(), before);
         }
     }
+}
+
+/// From now on these system calls do not exist, as far as this process can tell.
+fn hide(calls: &[nix::libc::c_long]) {
+    use nix::libc::{self, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog};
+    let step = |code: u32, k: u32, skip: u8| sock_filter { code: code as u16, jt: 0, jf: skip, k };
+    let mut filter = vec![step(BPF_LD | BPF_W | BPF_ABS, 0, 0)];
+    for call in calls {
+        filter.push(step(BPF_JMP | BPF_JEQ | BPF_K, *call as u32, 1));
+        filter.push(step(BPF_RET | BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0));
+    }
+    filter.push(step(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW, 0));
+    let program = sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its steps live across the call, which copies them.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0);
+}
+
+fn children_without_newer_system_calls() {
+    let leaky = File::open("/").unwrap();
+    rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
+    hide(&[nix::libc::SYS_clone3, nix::libc::SYS_pidfd_open, nix::libc::SYS_close_range]);
+    for kernel in GENERATIONS {
+        assert_eq!(output(shell(&[]).kernel(kernel), sh("ls /proc/self/fd; exit 7")), ("0\n1\n2\n3".into(), 7));
+    }
+    for (call, hint) in [(nix::libc::SYS_openat2, "Linux 5.6"), (nix::libc::SYS_fsopen, "Linux 5.2")] {
+        hide(&[call]);
+        let error = shell(&[]).mount().unwrap_err();
+        assert!(error.hint().is_some_and(|text| text.contains(hint)), "{error:#}: {:?}", error.hint());
+    }
+}
+
+fn an_embedding_program_may_ignore_sigchld_and_have_timers() {
+    use nix::libc;
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler = |handler| SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    let often = libc::timeval { tv_sec: 0, tv_usec: 200 };
+    let timer = libc::itimerval { it_interval: often, it_value: often };
+    // SAFETY: the handler does nothing; the timer's structure lives across the call.
+    unsafe {
+        sigaction(Signal::SIGCHLD, &handler(SigHandler::SigIgn)).unwrap();
+        sigaction(Signal::SIGALRM, &handler(SigHandler::Handler(nothing))).unwrap();
+        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+    }
+    for _ in 0..20 {
+        let root = shell(&[]).kernel(GENERATIONS[2]).mount().unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(read(&root, "etc/passwd").as_deref(), Some(PASSWD));
+        let error = root.spawn(Command::new("nothing")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ProgramNotFound, "{error:#}");
+    }
+    nix::unistd::alarm::set(120);
 }
 
 // ---------------------------------------------------------------------------------------------------------- rootless

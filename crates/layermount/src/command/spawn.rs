@@ -98,22 +98,25 @@ impl RootMount {
                 .syscall("read", || "pipe".to_owned())
                 .map_err(system)?;
         }
-        let failure = match report.as_slice() {
-            [ABOUT_TO_EXEC] => {
-                child.stdin = pipes.stdin;
-                child.stdout = pipes.stdout;
-                child.stderr = pipes.stderr;
-                return Ok(child);
-            }
-            [ABOUT_TO_EXEC, failure @ ..] | failure => Failure::decode(failure),
-        };
-        let status = child.wait()?;
-        Err(match failure {
-            None => CommandError::Died { status }.into(),
+        if report == [ABOUT_TO_EXEC] {
+            child.stdin = pipes.stdin;
+            child.stdout = pipes.stdout;
+            child.stderr = pipes.stderr;
+            return Ok(child);
+        }
+        // That somebody else has reaped it does not matter when it has said what was wrong.
+        let status = child.wait();
+        Err(match reported_failure(&report) {
+            None => CommandError::Died { status: status? }.into(),
             Some(failure) if super::launch::Stage::of(&failure).is_some() => command.explain(&failure).into(),
             Some(failure) => script.explain(&failure).into(),
         })
     }
+}
+
+/// Found from the end: the first byte of a failure may look like `ABOUT_TO_EXEC`.
+fn reported_failure(report: &[u8]) -> Option<Failure> {
+    report.last_chunk::<{ Failure::ENCODED }>().and_then(|failure| Failure::decode(failure))
 }
 
 impl Command {
@@ -163,6 +166,17 @@ mod tests {
         }
         let name = random_hostname().unwrap();
         assert!(name.len() == 12 && is_hostname(&name));
+    }
+
+    #[test]
+    fn failures_are_told_from_the_announcement_of_the_program() {
+        // The number of a step whose first byte is that very announcement.
+        let position = u32::from(ABOUT_TO_EXEC);
+        let failure = Failure::new(position, Errno::PERM).encode();
+        assert_eq!(reported_failure(&failure).unwrap().position, position);
+        let announced = [&[ABOUT_TO_EXEC][..], &Failure::new(1 << 30, Errno::NOENT).encode()].concat();
+        assert_eq!(reported_failure(&announced).unwrap().position, 1 << 30);
+        assert!(reported_failure(&[]).is_none() && reported_failure(&failure[1..]).is_none());
     }
 
     #[test]

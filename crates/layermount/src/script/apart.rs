@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, waitpid};
 
 use super::{Failure, Script, ScriptError, Slot};
 use crate::error::{Result, SyscallContext};
@@ -16,7 +15,7 @@ use crate::sys::fork;
 pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Result<OwnedFd> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
     let mut files = script.files();
-    let child = fork::start(libc::CLONE_NEWNS | libc::CLONE_FILES, &mut || {
+    fork::run(libc::CLONE_NEWNS | libc::CLONE_FILES, &mut || {
         let outcome = script.run(&mut files);
         let mount = files.take(result).map(IntoRawFd::into_raw_fd);
         // The table is shared: what this child leaves open would stay open.
@@ -29,7 +28,6 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
         i32::from(reported.is_err())
     })
     .syscall("clone", || "CLONE_NEWNS|CLONE_FILES".to_owned())?;
-    waitpid(Some(child.pid), WaitOptions::empty()).syscall("waitpid", || child.pid.to_string())?;
     // Not before: the child writes to this very descriptor.
     drop(writer);
     let mut report = [0_u8; Failure::ENCODED];

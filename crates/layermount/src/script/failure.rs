@@ -133,6 +133,9 @@ fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
         (Step::FsOpen { .. }, Errno::NOSYS) => {
             "layermount needs the mount API of Linux 5.2, which this kernel or a seccomp filter hides"
         }
+        (Step::OpenDirectory { .. } | Step::OpenTarget { .. }, Errno::NOSYS) => {
+            "layermount needs openat2(2) of Linux 5.6, which this kernel or a seccomp filter hides"
+        }
         (Step::SetReadOnly { .. }, Errno::NOSYS) => "read-only mounts need mount_setattr(2), Linux 5.12",
         (Step::FsMount { .. } | Step::FsCreate { .. }, Errno::PERM | Errno::ACCESS) => {
             "a security module, a seccomp filter or partly hidden /proc or /sys mounts of an outer container forbid this mount"

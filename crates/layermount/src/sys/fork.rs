@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::io::{Errno, Result};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::mount::last_errno;
 
@@ -24,11 +24,26 @@ pub(crate) struct Process {
 ///
 /// `flags` are `CLONE_NEW*` and `CLONE_FILES`.
 pub(crate) fn start(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
+    start_with(flags, libc::SIGCHLD, body)
+}
+
+/// As [`start`], and waits for the end; the exit code, if it ended by itself.
+///
+/// The embedding program does not notice: there is no `SIGCHLD`, and no `wait` of its own that does not ask for such children
+/// (`__WALL`) takes the status away, nor does it get lost when `SIGCHLD` is ignored (wait(2), "NOTES" and `__WCLONE`).
+pub(crate) fn run(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Option<i32>> {
+    let child = start_with(flags, 0, body)?;
+    let all = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+    let waited = rustix::io::retry_on_intr(|| waitpid(Some(child.pid), all))?;
+    Ok(waited.and_then(|(_, status)| status.exit_status()))
+}
+
+fn start_with(flags: libc::c_int, exit_signal: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
     // No handler of the parent's program may run in the child: signals wait until the dispositions are reset.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    let result = clone(flags);
+    let result = clone(flags, exit_signal);
     if let Ok(None) = result {
         let bomb = ExitOnUnwind;
         reset_signals();
@@ -42,52 +57,50 @@ pub(crate) fn start(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result
 }
 
 /// `None` in the child.
-fn clone(flags: libc::c_int) -> Result<Option<Process>> {
+fn clone(flags: libc::c_int, exit_signal: libc::c_int) -> Result<Option<Process>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain integers, for which zero is "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.exit_signal = exit_signal as u64;
     // SAFETY: without CLONE_VM the child works on a copy of the memory, on the same stack; both sides return from here.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
     match pid {
         0 => Ok(None),
-        pid if pid > 0 => {
-            // SAFETY: the kernel has just stored a new descriptor there, which nobody else knows of.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Some(Process { pid: to_pid(pid)?, pidfd }))
-        }
+        pid if pid > 0 => started(pid, pidfd).map(Some),
         // Docker's and others' seccomp filters cannot look into clone3's arguments and refuse all of it.
         _ => match last_errno() {
-            Errno::NOSYS | Errno::PERM => old_clone(flags),
+            Errno::NOSYS | Errno::PERM => old_clone(flags, exit_signal),
             errno => Err(errno),
         },
     }
 }
 
-fn old_clone(flags: libc::c_int) -> Result<Option<Process>> {
-    let flags = libc::c_ulong::from((flags | libc::SIGCHLD).cast_unsigned());
+fn old_clone(flags: libc::c_int, exit_signal: libc::c_int) -> Result<Option<Process>> {
+    let flags = libc::c_ulong::from((flags | libc::CLONE_PIDFD | exit_signal).cast_unsigned());
     let none: libc::c_ulong = 0;
+    // Stored by the same call (Linux 5.2), so that there is no child of which we have no descriptor.
+    let mut pidfd: RawFd = -1;
     #[cfg(target_arch = "s390x")]
     // SAFETY: as above; a null stack means "the same one, copied". Here the stack comes first.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, none, flags, none, none, none) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, none, flags, &raw mut pidfd, none, none) };
     #[cfg(not(target_arch = "s390x"))]
     // SAFETY: as above; a null stack means "the same one, copied".
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) };
     match pid {
         0 => Ok(None),
-        pid if pid > 0 => {
-            let pid = to_pid(pid)?;
-            // The child cannot be reaped by anybody else before this returns, so the number is still its own.
-            Ok(Some(Process { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? }))
-        }
+        pid if pid > 0 => started(pid, pidfd).map(Some),
         _ => Err(last_errno()),
     }
 }
 
-fn to_pid(pid: libc::c_long) -> Result<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)
+/// What the parent gets from a `clone` with `CLONE_PIDFD`.
+fn started(pid: libc::c_long, pidfd: RawFd) -> Result<Process> {
+    // SAFETY: the kernel has just stored a new descriptor there, which nobody else knows of.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+    Ok(Process { pid, pidfd })
 }
 
 /// A panic must not unwind into the parent's frames in the child's copy of the stack.
