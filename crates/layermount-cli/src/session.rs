@@ -67,9 +67,7 @@ impl Session {
     pub(crate) fn realize(&self, image: &Image, backing: Backing) -> Result<Realized> {
         let since = Instant::now();
         let bars = Bars::new(self.report);
-        let mut options = RealizeOptions::default();
-        options.backing = backing.into();
-        options.progress = Some(&bars);
+        let options = RealizeOptions::default().backing(backing.into()).progress(&bars);
         let result = self.store.realize_with(image, &options);
         let unpacked = bars.finish();
         let stack = result.map_err(|error| Failure::from(error).context("cannot make the image's layers ready"))?;

@@ -83,7 +83,8 @@ impl Signals {
             else {
                 continue;
             };
-            let heeded = child.handles(native(signal)?)?;
+            // Where /proc does not say (hidepid), a signal is taken for the program's own affair.
+            let heeded = signal == Signal::SIGCHLD || child.handles(native(signal)?).unwrap_or(true);
             match (Arrival { signal, origin: Origin::of(&info, pid, is_init), is_init, heeded }).action() {
                 Action::Nothing => {}
                 Action::Look => {

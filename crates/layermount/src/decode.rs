@@ -207,7 +207,7 @@ pub(crate) enum DecodeError {
     TooLong { limit: u64 },
     #[error("{blob} bytes expand to more than {tar}, and {limit} times is the limit")]
     Bomb { tar: u64, blob: u64, limit: u64 },
-    #[error("the blob cannot be read: {0}")]
+    #[error("the blob cannot be read")]
     Read(#[source] io::Error),
 }
 

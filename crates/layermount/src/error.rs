@@ -103,7 +103,16 @@ pub(crate) trait Fault: std::error::Error + Send + Sync + 'static {
 impl Error {
     /// An error for an implementation of this crate's traits outside of it, such as a [`Source`](crate::Source).
     pub fn new(kind: ErrorKind, error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self(Box::new(Foreign { kind, error: Box::new(error) }))
+        Self(Box::new(Foreign { kind, error: Box::new(error), hint: None }))
+    }
+
+    /// [`Error::new`] with a hint: what a person could do about it, lower case, no full stop.
+    pub fn with_hint(
+        kind: ErrorKind,
+        error: impl std::error::Error + Send + Sync + 'static,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self(Box::new(Foreign { kind, error: Box::new(error), hint: Some(hint.into()) }))
     }
 
     /// The class of the failure.
@@ -173,16 +182,33 @@ impl Fault for Context {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+/// Prints as the error it carries, and has that one's source.
+#[derive(Debug)]
 struct Foreign {
     kind: ErrorKind,
     error: Box<dyn std::error::Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Foreign {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 impl Fault for Foreign {
     fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
     }
 }
 

@@ -106,9 +106,7 @@ impl Progress for Told {
 
 fn realize_counting(store: &Store, image: &Image) -> usize {
     let told = Told::default();
-    let mut options = RealizeOptions::default();
-    options.progress = Some(&told);
-    store.realize_with(image, &options).unwrap();
+    store.realize_with(image, &RealizeOptions::default().progress(&told)).unwrap();
     told.started.into_inner().unwrap().len()
 }
 

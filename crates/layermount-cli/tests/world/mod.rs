@@ -8,6 +8,8 @@ mod busybox;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) use layermount_fixtures::requirement::skip as missing;
+
 /// A temporary directory with a store in it, and the command that uses it.
 pub(crate) struct World {
     directory: tempfile::TempDir,
@@ -96,14 +98,6 @@ pub(crate) fn private_mounts() {
 pub(crate) fn host_mounts() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().filter(|line| !line.contains("/overlay2/") && !line.contains("/netns/")).map(str::to_owned).collect()
-}
-
-/// Says SKIP, or fails if `LAYERMOUNT_REQUIRE` has the word.
-#[track_caller]
-pub(crate) fn missing(word: &str, reason: &str) {
-    let required = std::env::var("LAYERMOUNT_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|required| required.trim() == word), "{word} is required, but {reason}");
-    eprintln!("SKIP: {reason}");
 }
 
 #[track_caller]

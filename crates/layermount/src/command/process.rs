@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
 
 use super::error::CommandError;
-use crate::error::{Result, SyscallContext};
+use crate::error::{Result, SyscallContext, SyscallError};
 use crate::sys::fork::Process;
 
 /// A program inside an image, started by [`RootMount::spawn`](crate::RootMount::spawn).
@@ -72,11 +72,8 @@ impl Child {
                 Ok(Some((_, status))) => self.status = Some(ExitStatus::from_raw(status.as_raw())),
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(errno) => {
-                    let cause = Err::<(), _>(errno).syscall("waitpid", || self.process.pid.to_string());
-                    return Err(cause
-                        .map_err(|cause| CommandError::System { doing: "wait for the child", cause })
-                        .unwrap_err()
-                        .into());
+                    let cause = SyscallError::new("waitpid", self.process.pid.to_string(), errno);
+                    return Err(CommandError::System { doing: "wait for the child", cause }.into());
                 }
             }
         }

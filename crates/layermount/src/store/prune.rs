@@ -26,14 +26,13 @@ use super::{record, usage};
 
 /// What [`Store::prune`](crate::Store::prune) removes.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct PruneOptions {
-    /// Forget all images first, so that every layer goes that no process uses.
-    pub all_images: bool,
+    all_images: bool,
 }
 
 impl PruneOptions {
-    /// Forget all images first, so that every layer goes that no process uses.
+    /// Forgets all images first, so that every layer goes that no process uses.
+    #[must_use]
     pub fn all_images(mut self, all: bool) -> Self {
         self.all_images = all;
         self

@@ -26,6 +26,7 @@ const STAGED: &str = "layer";
 
 /// What a layer becomes in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backing {
     /// The fastest that this machine can mount.
     #[default]
@@ -38,12 +39,9 @@ pub enum Backing {
 
 /// How [`Store::realize_with`](crate::Store::realize_with) works.
 #[derive(Debug, Default)]
-#[non_exhaustive]
 pub struct RealizeOptions<'a> {
-    /// What a layer becomes.
-    pub backing: Backing,
-    /// Told how the work goes on, from several threads.
-    pub progress: Option<&'a dyn Progress>,
+    pub(super) backing: Backing,
+    progress: Option<&'a dyn Progress>,
 }
 
 /// Is told how realizing goes on.
@@ -69,7 +67,21 @@ pub enum LayerEvent {
     Ready,
 }
 
-impl RealizeOptions<'_> {
+impl<'a> RealizeOptions<'a> {
+    /// Says what a layer becomes; [`Backing::Auto`] by default.
+    #[must_use]
+    pub fn backing(mut self, backing: Backing) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// Has `progress` told how the work goes on, from several threads.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     pub(super) fn tell(&self, layer: &Layer, event: LayerEvent) {
         if let Some(progress) = self.progress {
             progress.layer(layer, event);

@@ -16,12 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use super::*;
 use crate::image::OverlayXattrs;
 
-/// Says why a test does not run; fails instead if the run was told that it must be able to.
-pub(super) fn skip(need: &str, reason: &str) {
-    let required = std::env::var("LAYERMOUNT_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|word| word == need), "{need} is required: {reason}");
-    eprintln!("SKIP: {reason}");
-}
+pub(super) use layermount_fixtures::requirement::skip;
 
 /// Root of the initial user namespace: its first mapping is the identity over all IDs.
 pub(super) fn is_root() -> bool {
