@@ -28,7 +28,7 @@ pub(crate) fn layers(args: &LayersArgs, global: &Global, out: &mut dyn Write) ->
     let mut table = Table::new(&[">#", "DIFF ID", "CHAIN ID", ">SIZE", "CREATED BY", "WHERE"]);
     for (number, placed) in layers.iter().enumerate() {
         let layer = placed.layer;
-        let (diff_id, chain_id) = (&layer.diff_id.0, &layer.chain_id.0);
+        let (diff_id, chain_id) = (layer.diff_id.digest(), layer.chain_id.digest());
         let created_by = layer.created_by.as_deref().unwrap_or("");
         let size = match (placed.bytes(), placed.blob_bytes()) {
             (Some(count), _) => bytes(count),

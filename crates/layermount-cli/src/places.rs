@@ -62,7 +62,7 @@ pub(crate) fn places<'a>(image: &'a Image, store: &Store) -> Result<Vec<PlacedLa
 /// A layer that needed those below it is kept for its chain; others are shared by all images.
 fn holds(stored: &StoredLayer, layer: &Layer) -> bool {
     let named = |kind: &str, hex: &str| stored.name.strip_prefix(kind) == Some(hex);
-    named("diff-", layer.diff_id.0.hex()) || named("chain-", layer.chain_id.0.hex())
+    named("diff-", layer.diff_id.digest().hex()) || named("chain-", layer.chain_id.digest().hex())
 }
 
 /// The sum of all files' sizes, those with several names counted once, as far as they may be looked at; nothing when the

@@ -53,7 +53,7 @@ impl Bars {
     /// The layer's bar, once the work has taken long enough for one.
     fn bar<'a>(&self, state: &'a mut State, layer: &Layer) -> Option<&'a ProgressBar> {
         if state.bar.is_none() && self.since.elapsed() >= PATIENCE {
-            let bar = ProgressBar::no_length().with_prefix(layer.diff_id.0.short().to_owned());
+            let bar = ProgressBar::no_length().with_prefix(layer.diff_id.digest().short().to_owned());
             state.bar = Some(self.multi.as_ref()?.add(bar.with_style(style("{prefix}  {bytes}  {msg}"))));
         }
         state.bar.as_ref()

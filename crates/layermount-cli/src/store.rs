@@ -42,7 +42,7 @@ fn list(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
     let mut table = Table::new(&["DIFF ID", ">SIZE", ">ENTRIES", "PATH"]);
     for layer in &layers {
         let path = layer.path.to_string_lossy();
-        table.row([layer.diff_id.0.short(), &bytes(layer.content_bytes), &layer.entries.to_string(), &path]);
+        table.row([layer.diff_id.digest().short(), &bytes(layer.content_bytes), &layer.entries.to_string(), &path]);
     }
     Ok(table.write(out)?)
 }

@@ -191,6 +191,9 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// For `env`: signals that are ignored where the tests run in the background stay ignored in layermount, as for `nohup`.
+const DEFAULT_SIGNALS: &str = "--default-signal=INT,QUIT,HUP";
+
 /// A script inside that has said its first word.
 struct Running {
     child: Child,
@@ -199,7 +202,9 @@ struct Running {
 
 impl Running {
     fn start(world: &World, flags: &[&str], image: &str, script: &str) -> Self {
-        let mut command = world.layermount();
+        let layermount = world.layermount();
+        let mut command = Command::new("env");
+        command.arg(DEFAULT_SIGNALS).arg(layermount.get_program()).args(layermount.get_args());
         Self::spawn(command.arg("run").args(flags).args([image, script]))
     }
 
@@ -270,7 +275,7 @@ fn type_at_terminal(world: &World, image: &str, script: &str, typed: &[u8]) -> (
     let layermount = world.layermount();
     let words: Vec<_> = std::iter::once(layermount.get_program()).chain(layermount.get_args()).collect();
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
-    let line = format!("exec {} run {image} '{script}'", words.join(" "));
+    let line = format!("exec env {DEFAULT_SIGNALS} {} run {image} '{script}'", words.join(" "));
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
     let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

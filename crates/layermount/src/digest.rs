@@ -22,6 +22,7 @@ pub struct Digest {
 
 /// Which hash function a [`Digest`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// SHA-256, `sha256`.
     Sha256,
@@ -161,12 +162,12 @@ impl Hasher {
 /// The digest of a layer's uncompressed tar archive.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct DiffId(pub Digest);
+pub struct DiffId(pub(crate) Digest);
 
 /// The identity of a stack of layers: a layer and everything below it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ChainId(pub Digest);
+pub struct ChainId(pub(crate) Digest);
 
 impl ChainId {
     /// The chain ID of `diff_id` on top of `parent`; of a base layer when `parent` is `None`.
@@ -177,6 +178,11 @@ impl ChainId {
             None => Self(diff_id.0.clone()),
             Some(parent) => Self(Digest::sha256(format!("{} {}", parent.0, diff_id.0))),
         }
+    }
+
+    /// The digest itself.
+    pub fn digest(&self) -> &Digest {
+        &self.0
     }
 }
 
@@ -205,6 +211,13 @@ macro_rules! prints_as_digest {
 }
 
 prints_as_digest!(DiffId, ChainId);
+
+impl DiffId {
+    /// The digest itself.
+    pub fn digest(&self) -> &Digest {
+        &self.0
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -35,9 +35,8 @@ pub trait Source: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ImageNotFound`](crate::ErrorKind::ImageNotFound) and
-    /// [`ErrorKind::EngineUnavailable`](crate::ErrorKind::EngineUnavailable) let [`Sources`] go on to the next place;
-    /// anything else ends the search.
+    /// [`ErrorKind::ImageNotFound`] and [`ErrorKind::EngineUnavailable`] let [`Sources`] go on to the next place; anything
+    /// else ends the search.
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Image>;
 
     /// Names that this source holds, for "did you mean"; empty where that cannot be told cheaply.
@@ -76,6 +75,11 @@ impl Sources {
             match source.resolve(reference, platform) {
                 Err(error) if matches!(error.kind(), ErrorKind::ImageNotFound | ErrorKind::EngineUnavailable) => {
                     refusals.push(Refusal { place: source.describe(), error });
+                }
+                // It may be there: a later place could have another image of that name.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    refusals.push(Refusal { place: source.describe(), error });
+                    break;
                 }
                 found_or_failed => return found_or_failed,
             }
@@ -145,13 +149,11 @@ impl Fault for SourcesError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NobodyAccepts { .. } => ErrorKind::Unsupported,
-            // One place that could be asked is enough to call the image not found.
-            Self::NotFound { refusals, .. } => {
-                match refusals.0.iter().any(|r| r.error.kind() == ErrorKind::ImageNotFound) {
-                    true => ErrorKind::ImageNotFound,
-                    false => ErrorKind::EngineUnavailable,
-                }
-            }
+            // What a person can change first: a permission. One place that could be asked is enough to call the image not found.
+            Self::NotFound { refusals, .. } => [ErrorKind::PermissionDenied, ErrorKind::ImageNotFound]
+                .into_iter()
+                .find(|kind| refusals.0.iter().any(|refusal| refusal.error.kind() == *kind))
+                .unwrap_or(ErrorKind::EngineUnavailable),
         }
     }
 

@@ -66,7 +66,7 @@ impl Source for StoredImages {
             _ => None,
         };
         match found {
-            Some(stored) if stored.image().platform() == platform => Ok(stored.into_image()),
+            Some(stored) if stored.image().platform().distance_to(platform).is_some() => Ok(stored.into_image()),
             _ => Err(StoredImagesError::NotPulled { platform: platform.clone() }.into()),
         }
     }
@@ -83,9 +83,22 @@ fn by_name(store: &Store, name: &ImageName, platform: &Platform) -> Result<Optio
         return Ok(store.images()?.into_iter().find(|stored| stored.image().manifest_digest() == Some(digest)));
     }
     match store.image_named(&name.to_string(), platform)? {
-        None => by_id_prefix(store, name.as_id_prefix(), platform),
+        None => match compatible(store, &name.to_string(), platform)? {
+            None => by_id_prefix(store, name.as_id_prefix(), platform),
+            found => Ok(found),
+        },
         found => Ok(found),
     }
+}
+
+/// An image of this name for a variant that `platform` can run. Only variants are worth reading every record for.
+fn compatible(store: &Store, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
+    if platform.variant().is_none() {
+        return Ok(None);
+    }
+    let named = store.images()?.into_iter().filter(|stored| stored.image().names().iter().any(|own| own == name));
+    let runnable = named.filter_map(|stored| Some((stored.image().platform().distance_to(platform)?, stored)));
+    Ok(runnable.min_by_key(|(distance, _)| *distance).map(|(_, stored)| stored))
 }
 
 fn by_id_prefix(store: &Store, prefix: Option<&str>, platform: &Platform) -> Result<Option<StoredImage>> {

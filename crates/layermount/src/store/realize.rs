@@ -241,13 +241,14 @@ impl Work<'_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // Where no more threads are to be had, this one does the work.
-                if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
-                    break;
-                }
-            }
+            // Where no more threads are to be had, this one does the work.
+            let others: Vec<_> =
+                (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok()).collect();
             worker();
+            // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
+            for other in others {
+                let _ = other.join();
+            }
         });
         match failure.into_inner() {
             Ok(Some(error)) => Err(error),
