@@ -73,9 +73,9 @@ fn verify(store: &Store, report: Report, out: &mut dyn Write) -> Result<()> {
         return Ok(writeln!(out, "{layers} verified, {read} read, all as unpacked")?);
     }
     for damage in &verified.damage {
-        writeln!(out, "{}", printable(&format!("{}/{}: {}", damage.layer.path.display(), damage.path, damage.what)))?;
+        writeln!(out, "{}", printable(&format!("{}/{}: {}", damage.layer.display(), damage.path, damage.what)))?;
     }
-    let damaged: BTreeSet<_> = verified.damage.iter().map(|damage| &damage.layer.path).collect();
+    let damaged: BTreeSet<_> = verified.damage.iter().map(|damage| &damage.layer).collect();
     let message = format!("{} of {layers} are not as they were unpacked", damaged.len());
     Err(Failure::new(ErrorKind::DigestMismatch, message)
         .with_hint("forget the images and remove the layers (layermount store prune --all), then pull again"))

@@ -54,6 +54,8 @@ pub enum ErrorKind {
     ProgramNotExecutable,
     /// The image has no such user or group.
     UserNotFound,
+    /// Something in the store cannot be read any more.
+    StoreDamaged,
     /// The file system is full or a quota is reached.
     StorageFull,
     /// Any other failure of the operating system; see the source chain.
@@ -82,6 +84,7 @@ impl ErrorKind {
             Self::ProgramNotExecutable => "program_not_executable",
             Self::UserNotFound => "user_not_found",
             Self::StorageFull => "storage_full",
+            Self::StoreDamaged => "store_damaged",
             Self::Os => "os",
         }
     }

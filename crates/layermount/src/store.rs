@@ -25,7 +25,9 @@
 //! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
 //!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding another's, so that no two can wait for each other.
-//! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache.
+//! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
+//!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
+//!   what is damaged.
 
 mod archive;
 mod entry;
@@ -77,7 +79,7 @@ pub(crate) enum StoreError {
     Malformed { file: String, source: serde_json::Error },
     #[error("EROFS layers are not built into this version")]
     ErofsNotBuilt,
-    #[error("layer {diff_id} changed under way: its uncompressed content is {found}")]
+    #[error("the config says that a layer is {diff_id}, and uncompressed it is {found}")]
     WrongDiffId { diff_id: String, found: String },
     #[error("{place} does not contain layer {diff_id}")]
     NotInArchive { place: String, diff_id: String },
@@ -93,7 +95,7 @@ impl Fault for StoreError {
             Self::NoHome => ErrorKind::InvalidInput,
             Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
-            Self::Malformed { .. } => ErrorKind::Os,
+            Self::Malformed { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
             Self::Unsettled => ErrorKind::Busy,
@@ -109,6 +111,7 @@ impl Fault for StoreError {
             }
             Self::LayerGone { .. } => "pull the image again",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
+            Self::Malformed { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
             Self::WrongDiffId { .. } => {
                 "the image's config does not belong to its layers: build or pull the image anew"
             }

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId};
-use crate::error::{Result, SyscallContext};
+use crate::error::{Result, SyscallContext, SyscallError};
 use crate::image::{Layer, OverlayXattrs};
 use crate::stack::StackedLayer;
 use crate::unpack::{Listing, Unpacked};
@@ -85,7 +85,7 @@ impl Shelf {
         match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
             Ok(directory) => Ok(Some(Self { directory, path })),
             Err(rustix::io::Errno::NOENT) => Ok(None),
-            Err(errno) => Err(crate::error::SyscallError::new("openat", path.display().to_string(), errno).into()),
+            Err(errno) => Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
         }
     }
 
@@ -104,16 +104,28 @@ impl Shelf {
         &self.path
     }
 
-    /// The entry of this key, if it is there.
+    /// The entry of this key, if it is there and sound. A power cut may leave a record that cannot be read; such a layer is as
+    /// good as absent, and made anew.
     pub(crate) fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.entry_named(&key.file_name())
     }
 
     pub(crate) fn entry_named(&self, name: &str) -> Result<Option<Entry>> {
+        Ok(self.look(name)?.and_then(std::result::Result::ok))
+    }
+
+    /// What is wrong with the record of the entry, if it is there and something is.
+    pub(crate) fn damage(&self, name: &str) -> Result<Option<StoreError>> {
+        Ok(self.look(name)?.and_then(std::result::Result::err))
+    }
+
+    fn look(&self, name: &str) -> Result<Option<std::result::Result<Entry, StoreError>>> {
         let path = self.path.join(name);
-        match open_shared(self.directory.as_fd(), name, &path)? {
-            Some(directory) => Entry::read(directory, path).map(Some),
-            None => Ok(None),
+        let Some(directory) = open_shared(self.directory.as_fd(), name, &path)? else { return Ok(None) };
+        match Entry::read(directory, path) {
+            Err(ReadError::Damaged(damage)) => Ok(Some(Err(damage))),
+            Err(ReadError::Failed(error)) => Err(error.into()),
+            Ok(entry) => Ok(Some(Ok(entry))),
         }
     }
 
@@ -126,23 +138,37 @@ impl Shelf {
     }
 
     /// Moves a staged directory (with [`TREE`] and its record in it) to its public place. Where an equal layer is there
-    /// already, that one stays.
+    /// already, that one stays, unless it is damaged and nobody uses it.
     pub(crate) fn publish(&self, stage: &Stage, staged: &str, key: &Key) -> Result<()> {
-        stage.publish(staged, self.directory.as_fd(), &key.file_name()).map(drop)
+        let name = key.file_name();
+        if stage.publish(staged, self.directory.as_fd(), &name)? || self.damage(&name)?.is_none() {
+            return Ok(());
+        }
+        if stage.take_unused(self.directory.as_fd(), &name, "damaged")? {
+            stage.publish(staged, self.directory.as_fd(), &name)?;
+        }
+        Ok(())
     }
 }
 
 impl Entry {
-    fn read(directory: OwnedFd, path: PathBuf) -> Result<Self> {
+    fn read(directory: OwnedFd, path: PathBuf) -> std::result::Result<Self, ReadError> {
         let file = || path.join(RECORD).display().to_string();
-        let bytes = read_file(directory.as_fd(), RECORD).syscall("read", file)?;
-        let record = serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { file: file(), source })?;
+        let bytes = match read_file(directory.as_fd(), RECORD) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            other => other.syscall("read", file).map_err(ReadError::Failed)?,
+        };
+        let record = serde_json::from_slice(&bytes)
+            .map_err(|source| ReadError::Damaged(StoreError::Malformed { file: file(), source }))?;
         Ok(Self { directory: Arc::new(directory), record, path })
     }
 
     /// An entry that was taken back into a stage.
     pub(crate) fn open_staged(stage: &Stage, name: &str) -> Result<Self> {
-        Self::read(stage.make_directory(name)?, stage.path().join(name))
+        Self::read(stage.make_directory(name)?, stage.path().join(name)).map_err(|error| match error {
+            ReadError::Damaged(damage) => damage.into(),
+            ReadError::Failed(error) => error.into(),
+        })
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
@@ -169,6 +195,12 @@ impl Entry {
             .syscall("openat", || path.display().to_string())?;
         Ok(StackedLayer::new(tree, path, Some(Arc::clone(&self.directory))))
     }
+}
+
+/// Why an entry is not to be had.
+enum ReadError {
+    Damaged(StoreError),
+    Failed(SyscallError),
 }
 
 /// Writes what stands beside the tree of a layer that is being made.

@@ -67,7 +67,7 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
             pruned.images += 1;
         }
     }
-    pruned.leftovers = sweep(root)?;
+    pruned.leftovers = sweep(root)? + record::remove_damaged(root)?;
     for xattrs in ALL_SHELVES {
         if let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? {
             prune_shelf(root, &shelf, &mut pruned)?;
@@ -95,9 +95,12 @@ fn needed_names(root: &StoreRoot) -> Result<HashSet<String>> {
 
 fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<()> {
     let mut candidates: Vec<(String, OwnedFd)> = Vec::new();
+    let mut damaged: HashSet<String> = HashSet::new();
     let needed = needed_names(root)?;
     for name in names_in(shelf.directory(), shelf.path())? {
-        if needed.contains(&name) {
+        if shelf.damage(&name)?.is_some() {
+            damaged.insert(name.clone());
+        } else if needed.contains(&name) {
             continue;
         }
         let path = shelf.path().join(&name);
@@ -118,7 +121,7 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
     for (name, directory) in candidates {
-        if needed.contains(&name) {
+        if needed.contains(&name) && !damaged.contains(&name) {
             continue;
         }
         if is_mounted(&mounted, shelf, &name, &directory)? {

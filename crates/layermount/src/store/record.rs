@@ -74,6 +74,7 @@ pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
         manifest_digest: image.manifest_digest().cloned(),
         names: image.names().to_vec(),
         platform: image.platform().to_string(),
+        // JSON is UTF-8, so that nothing is lost.
         config: String::from_utf8_lossy(image.config().raw()).into_owned(),
         descriptors: image.layers().iter().map(|layer| layer.descriptor.clone()).collect(),
     };
@@ -147,6 +148,25 @@ pub(super) fn remove(root: &StoreRoot, stored: &StoredImage) -> Result<()> {
     unlink(root, Part::Images, &image_file(image.id()))
 }
 
+/// Removes records that cannot be read. Returns how many.
+pub(super) fn remove_damaged(root: &StoreRoot) -> Result<usize> {
+    let mut removed = 0;
+    for part in [Part::Images, Part::Names] {
+        let Some(directory) = root.part(part)? else { continue };
+        for file in names_in(&directory, &root.path_of(part, ""))? {
+            let readable = match part {
+                Part::Images => read::<ImageRecord>(root, part, &file)?.is_some(),
+                _ => read::<NameRecord>(root, part, &file)?.is_some(),
+            };
+            if !readable {
+                unlink(root, part, &file)?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
 fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
     let Some(directory) = root.part(part)? else { return Ok(()) };
     match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
@@ -162,8 +182,8 @@ fn read<T: serde::de::DeserializeOwned>(root: &StoreRoot, part: Part, name: &str
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         result => result.syscall("read", display)?,
     };
-    let document = serde_json::from_slice(&text);
-    Ok(Some(document.map_err(|source| StoreError::Malformed { file: display(), source })?))
+    // What a power cut has left of a record is as good as none: pulling the image again replaces it.
+    Ok(serde_json::from_slice(&text).ok())
 }
 
 impl TryFrom<ImageRecord> for StoredImage {

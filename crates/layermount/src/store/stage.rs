@@ -89,6 +89,18 @@ impl Stage {
         }
     }
 
+    /// [`Stage::take`], unless somebody uses it.
+    pub(crate) fn take_unused(&self, from: BorrowedFd<'_>, public: &str, name: &str) -> Result<bool> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::openat(from, public, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+        };
+        Ok(try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && self.take(from, public, name)?)
+    }
+
     /// Removes the stage and what is left in it.
     ///
     /// Not in `Drop`: deleting can take long and can fail. A stage that is dropped instead is swept by the next writer.

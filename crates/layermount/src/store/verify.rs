@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use flate2::Crc;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::unpack::{FileContent, Listing};
 
 use super::entry::{Entry, LISTING, Shelf, read_file, shelf_name};
-use super::root::StoreRoot;
+use super::root::{StoreRoot, names_in};
 use super::usage::{ALL_SHELVES, StoredLayer, layers};
 use super::walk::{Seen, walk};
 
@@ -36,8 +37,8 @@ pub struct Verified {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The layer.
-    pub layer: StoredLayer,
+    /// Where the layer lies.
+    pub layer: PathBuf,
     /// The file's path from the layer's root, escaped; empty when it is the layer's own records.
     pub path: String,
     /// What is wrong with it.
@@ -49,6 +50,12 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
     let stored: HashMap<_, _> = layers(root)?.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
     for xattrs in ALL_SHELVES {
         let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? else { continue };
+        for name in names_in(shelf.directory(), shelf.path())? {
+            if let Some(damage) = shelf.damage(&name)? {
+                let layer = shelf.path().join(name);
+                verified.damage.push(Damage { layer, path: String::new(), what: damage.to_string() });
+            }
+        }
         let mut of_shelf: Vec<_> = stored.values().filter(|layer| layer.xattrs == xattrs).collect();
         of_shelf.sort_by(|a, b| a.name.cmp(&b.name));
         for layer in of_shelf {
@@ -58,7 +65,7 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
             let mut damage = Vec::new();
             verify_layer(&entry, &mut verified, &mut damage)?;
             verified.layers += 1;
-            let of_layer = |(path, what)| Damage { layer: layer.clone(), path, what };
+            let of_layer = |(path, what)| Damage { layer: layer.path.clone(), path, what };
             verified.damage.extend(damage.into_iter().map(of_layer));
         }
     }
