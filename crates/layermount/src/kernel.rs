@@ -13,14 +13,12 @@
 //! | `lowerdir+` by descriptor | 6.13 | layers without their paths | `/proc/self/fd/N` |
 //! | detached mounts as layers | 6.15 | temporary uppers, more than 500 layers | the same in a private namespace |
 
-use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::MountAttrFlags;
 
 use crate::overlay::steps::{Lowers, Parts, push_overlay, push_upper};
-use crate::script::{At, LayerArgument, Script};
+use crate::script::{LayerArgument, Script, Step};
 use crate::userns::Caller;
 
 /// How layers can be handed to overlayfs here. Each value falls back to less than the one before.
@@ -71,19 +69,60 @@ impl Kernel {
     }
 
     /// Mounts a small overlay in a child with a mount namespace (and a user namespace when the caller needs one) of its own.
+    ///
+    /// Of directories of its own: in a user namespace the host's are covered by locked mounts, and refused as layers.
     fn works(self, caller: &Caller) -> bool {
-        let Ok(root) = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return false };
         let attributes = crate::stack::RootAttributes::default();
         let mut script = Script::new();
         caller.push_id_maps(&mut script);
-        script.push(crate::script::Step::MakePrivate);
+        script.push(Step::MakePrivate);
         let upper = push_upper(&mut script, self, None, &attributes, Vec::new(), false);
-        let lower = LayerArgument { at: At::Fd(root.as_fd()), path: None, reopen: Some(c"/".to_owned()) };
+        let tmpfs = script.new_mount(c"tmpfs", vec![(c"source", c"layermount".to_owned())], MountAttrFlags::empty());
+        if self.needs_private_namespace() {
+            script.mount_over_root(tmpfs.into());
+        }
+        let directory = script.slot();
+        script.push(Step::MakeDirectory { at: tmpfs.into(), path: c"lower".to_owned(), mode: 0o755 });
+        let path = c"lower".to_owned();
+        script.push(Step::OpenDirectory { at: tmpfs.into(), path, readable: false, into: directory });
+        let lower = LayerArgument { at: directory.into(), path: None, reopen: None };
         let xattrs = caller.overlay_xattrs();
         let lowers = Lowers { top: vec![lower], bottom: Vec::new() };
         push_overlay(&mut script, self, lowers, Parts { upper, xattrs, attributes: MountAttrFlags::empty() });
         let mut files = script.files();
         let flags = nix::libc::CLONE_NEWNS | caller.clone_flags();
         crate::sys::fork::run(flags, &mut || i32::from(script.run(&mut files).is_err())) == Ok(Some(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernels that these tests run on can do all that older ones can.
+    #[test]
+    fn every_generation_that_this_kernel_has_is_found() {
+        let mut caller = Caller::current();
+        for may_mount in [caller.may_mount, false] {
+            caller.may_mount = may_mount;
+            if !Kernel::GENERATIONS[3].works(&caller) {
+                layermount_fixtures::requirement::skip("userns", "no overlay can be mounted in a user namespace");
+                continue;
+            }
+            let newest = Kernel::GENERATIONS.iter().position(|kernel| kernel.works(&caller)).unwrap();
+            for kernel in &Kernel::GENERATIONS[newest..] {
+                assert!(kernel.works(&caller), "{kernel:?} with {caller:?}, but not {:?}", Kernel::GENERATIONS[newest]);
+            }
+            let (major, minor) = release();
+            if (major, minor) >= (6, 15) {
+                assert_eq!(newest, 0, "{caller:?}");
+            }
+        }
+    }
+
+    fn release() -> (u32, u32) {
+        let uname = rustix::system::uname();
+        let mut numbers = uname.release().to_str().unwrap().split(['.', '-']).map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
     }
 }
