@@ -375,17 +375,20 @@ impl layermount::ImageArchive for Engine {
 
 fn streamed(world: &World, archive: Vec<u8>) -> (Image, Arc<Engine>) {
     let engine = Arc::new(Engine { archive, opened: AtomicUsize::new(0) });
-    let image = Image::new(layermount::ImageParts {
+    (of_archive(world, engine.clone()), engine)
+}
+
+fn of_archive(world: &World, archive: Arc<dyn layermount::ImageArchive>) -> Image {
+    Image::new(layermount::ImageParts {
         id: None,
         manifest_digest: None,
         names: vec!["docker.io/library/streamed:latest".into()],
         platform: Platform::host(),
         config: layermount::Config::parse(world.built.config.clone()).unwrap(),
         descriptors: None,
-        content: layermount::Content::Archive(engine.clone()),
+        content: layermount::Content::Archive(archive),
     })
-    .unwrap();
-    (image, engine)
+    .unwrap()
 }
 
 #[test]
@@ -396,6 +399,7 @@ fn archives_of_engines_are_unpacked_as_they_pass() {
         write_docker_archive(&mut archive, format, "streamed:latest", &world.built).unwrap();
         let (image, engine) = streamed(&world, archive.clone());
         let from_archive: Vec<_> = {
+            assert_eq!(realize_counting(&world.store(), &image), 3, "what was made here is told");
             let stack = world.store().realize(&image).unwrap();
             stack.layers().iter().map(|layer| layer.path().to_owned()).collect()
         };
@@ -412,5 +416,40 @@ fn archives_of_engines_are_unpacked_as_they_pass() {
         let (image, _) = streamed(&half, archive);
         half.store().realize(&image).unwrap_err();
         assert_eq!(half.stages(), 0);
+    }
+}
+
+/// An engine that breaks off.
+#[derive(Debug)]
+struct Breaking(Vec<u8>);
+
+impl layermount::ImageArchive for Breaking {
+    fn open(&self) -> layermount::Result<Box<dyn std::io::Read + Send>> {
+        struct End;
+        impl std::io::Read for End {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("peer disconnected"))
+            }
+        }
+        Ok(Box::new(std::io::Read::chain(std::io::Cursor::new(self.0.clone()), End)))
+    }
+
+    fn describe(&self) -> String {
+        "a breaking engine".into()
+    }
+}
+
+#[test]
+fn an_engine_that_breaks_off_is_no_fault_of_the_layer() {
+    let world = World::new();
+    let mut archive = Vec::new();
+    write_docker_archive(&mut archive, ArchiveFormat::Classic, "streamed:latest", &world.built).unwrap();
+    for length in (0..archive.len()).step_by(700) {
+        let image = of_archive(&world, Arc::new(Breaking(archive[..length].to_vec())));
+        match world.store().realize(&image) {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::EngineFailed, "{error:#}"),
+            Ok(stack) => assert_eq!(stack.layers().len(), 3),
+        }
+        assert_eq!(world.stages(), 0);
     }
 }
