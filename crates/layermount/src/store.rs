@@ -108,6 +108,9 @@ impl Fault for StoreError {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
             Self::LayerGone { .. } => "pull the image again",
+            Self::Malformed { .. } => {
+                "forget the images and remove the layers (layermount store prune --all), then pull again"
+            }
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
             Self::WrongDiffId { .. } => {
                 "the image's config does not belong to its layers: build or pull the image anew"

@@ -317,6 +317,25 @@ fn verify_finds_damage() {
     assert_eq!(found, ["etc/extra", "etc/motd", "etc/note"]);
 }
 
+#[test]
+fn a_store_with_broken_records_can_be_cleared() {
+    let world = World::new();
+    let (store, image) = (world.store(), world.image());
+    let broken = store.realize(&image).unwrap().layers()[0].path().with_file_name("layer.json");
+    store.record(&image).unwrap();
+    std::fs::write(broken, "").unwrap();
+    let error = store.realize(&image).unwrap_err();
+    assert!(error.hint().unwrap().contains("prune --all"), "{error:#}");
+    for record in std::fs::read_dir(world.store_path().join("images")).unwrap() {
+        std::fs::write(record.unwrap().path(), "{").unwrap();
+    }
+    assert!(store.images().unwrap_err().hint().unwrap().contains("prune --all"));
+    let pruned = store.prune(&PruneOptions::default().all_images(true)).unwrap();
+    assert_eq!((pruned.images, pruned.layers.len()), (1, 3));
+    assert_eq!(store.images().unwrap().len(), 0);
+    store.realize(&image).unwrap();
+}
+
 /// Runs this test alone in another process that may have few files open.
 fn with_few_files(test: &str, work: impl FnOnce()) {
     use nix::sys::resource::{Resource, setrlimit};
