@@ -226,6 +226,9 @@ impl Fault for UnpackError {
             Self::Owner { .. } => Some(
                 "map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into(),
             ),
+            Self::Entry { source, .. } if source.kind() == ErrorKind::StorageFull => {
+                Some("make room in the store's file system ('layermount store prune'), or use another store".into())
+            }
             _ => None,
         }
     }

@@ -322,6 +322,22 @@ fn verify_finds_damage() {
     assert_eq!(found, ["etc/extra", "etc/motd", "etc/note"]);
 }
 
+#[test]
+fn a_store_with_broken_records_can_be_cleared() {
+    let world = World::new();
+    let (store, image) = (world.store(), world.image());
+    let broken = store.realize(&image).unwrap().layers()[0].path().with_file_name("layer.json");
+    store.record(&image).unwrap();
+    std::fs::write(broken, "").unwrap();
+    for record in std::fs::read_dir(world.store_path().join("images")).unwrap() {
+        std::fs::write(record.unwrap().path(), "{").unwrap();
+    }
+    let pruned = store.prune(&PruneOptions::default().all_images(true)).unwrap();
+    assert_eq!((pruned.images, pruned.layers.len()), (1, 3));
+    assert_eq!(store.images().unwrap().len(), 0);
+    store.realize(&image).unwrap();
+}
+
 /// Runs this test alone in another process that may have few files open.
 fn with_few_files(test: &str, work: impl FnOnce()) {
     use nix::sys::resource::{Resource, setrlimit};
@@ -380,17 +396,20 @@ impl layermount::ImageArchive for Engine {
 
 fn streamed(world: &World, archive: Vec<u8>) -> (Image, Arc<Engine>) {
     let engine = Arc::new(Engine { archive, opened: AtomicUsize::new(0) });
-    let image = Image::new(layermount::ImageParts {
+    (of_archive(world, engine.clone()), engine)
+}
+
+fn of_archive(world: &World, archive: Arc<dyn layermount::ImageArchive>) -> Image {
+    Image::new(layermount::ImageParts {
         id: None,
         manifest_digest: None,
         names: vec!["docker.io/library/streamed:latest".into()],
         platform: Platform::host(),
         config: layermount::Config::parse(world.built.config.clone()).unwrap(),
         descriptors: None,
-        content: layermount::Content::Archive(engine.clone()),
+        content: layermount::Content::Archive(archive),
     })
-    .unwrap();
-    (image, engine)
+    .unwrap()
 }
 
 #[test]
@@ -401,6 +420,7 @@ fn archives_of_engines_are_unpacked_as_they_pass() {
         write_docker_archive(&mut archive, format, "streamed:latest", &world.built).unwrap();
         let (image, engine) = streamed(&world, archive.clone());
         let from_archive: Vec<_> = {
+            assert_eq!(realize_counting(&world.store(), &image), 3, "what was made here is told");
             let stack = world.store().realize(&image).unwrap();
             stack.layers().iter().map(|layer| layer.path().to_owned()).collect()
         };
@@ -455,5 +475,40 @@ fn what_a_power_cut_leaves_is_found_removed_and_made_anew() {
         drop(store.realize(&image).unwrap());
         store.record(&image).unwrap();
         assert!(store.image_named(&image.names()[0], &Platform::host()).unwrap().is_some());
+    }
+}
+
+/// An engine that breaks off.
+#[derive(Debug)]
+struct Breaking(Vec<u8>);
+
+impl layermount::ImageArchive for Breaking {
+    fn open(&self) -> layermount::Result<Box<dyn std::io::Read + Send>> {
+        struct End;
+        impl std::io::Read for End {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("peer disconnected"))
+            }
+        }
+        Ok(Box::new(std::io::Read::chain(std::io::Cursor::new(self.0.clone()), End)))
+    }
+
+    fn describe(&self) -> String {
+        "a breaking engine".into()
+    }
+}
+
+#[test]
+fn an_engine_that_breaks_off_is_no_fault_of_the_layer() {
+    let world = World::new();
+    let mut archive = Vec::new();
+    write_docker_archive(&mut archive, ArchiveFormat::Classic, "streamed:latest", &world.built).unwrap();
+    for length in (0..archive.len()).step_by(700) {
+        let image = of_archive(&world, Arc::new(Breaking(archive[..length].to_vec())));
+        match world.store().realize(&image) {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::EngineFailed, "{error:#}"),
+            Ok(stack) => assert_eq!(stack.layers().len(), 3),
+        }
+        assert_eq!(world.stages(), 0);
     }
 }

@@ -58,13 +58,16 @@ pub(super) fn make(work: &Work<'_>, shelf: &Shelf, archive: &dyn ImageArchive) -
         if !may_be_wanted(&name, &start, &missing) {
             continue;
         }
-        let mut member = start.as_slice().chain(member);
+        let read = member.size();
+        let mut member = Member { bytes: start.as_slice().chain(member), archive };
         let diff_id = Stage::with(work.root, |stage| {
             let decoder = Decoder::new(&mut member as &mut dyn Read, None, &work.form.decode)?;
             work.unpack_and_publish(shelf, stage, decoder, |found| missing.contains_key(found))
         })
         .context(|| format!("{name} of {}", archive.describe()))?;
         if let Some(layer) = missing.remove(&diff_id) {
+            // Only now it is known which layer that was.
+            work.options.tell(layer, LayerEvent::Unpacking { read, size: Some(read) });
             work.options.tell(layer, LayerEvent::Ready);
         }
         if missing.is_empty() {
@@ -77,6 +80,21 @@ pub(super) fn make(work: &Work<'_>, shelf: &Shelf, archive: &dyn ImageArchive) -
             let (place, diff_id) = (archive.describe(), diff_id.to_string());
             Err(StoreError::NotInArchive { place, diff_id }.into())
         }
+    }
+}
+
+/// A member's bytes. That the engine broke off should not be taken for a fault of the layer.
+struct Member<'a, R> {
+    bytes: R,
+    archive: &'a dyn ImageArchive,
+}
+
+impl<R: Read> Read for Member<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.bytes.read(buffer).map_err(|source| match source.kind() {
+            std::io::ErrorKind::Interrupted => source,
+            _ => std::io::Error::other(Error::from(ArchiveError { place: self.archive.describe(), source })),
+        })
     }
 }
 

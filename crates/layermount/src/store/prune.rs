@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Result, SyscallContext, SyscallError};
+use crate::error::{Error, Result, SyscallContext, SyscallError};
 use crate::mountinfo;
 
 use super::entry::{Key, Shelf, TREE, shelf_name};
 use super::lock::try_lock;
+use super::record;
 use super::root::{Part, StoreRoot, names_in};
 use super::stage::{Stage, is_linked, sweep};
-use super::usage::ALL_SHELVES;
-use super::{record, usage};
+use super::usage::{ALL_SHELVES, part_bytes};
 
 /// What [`Store::prune`](crate::Store::prune) removes.
 #[derive(Debug, Clone, Default)]
@@ -60,12 +60,11 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
     if !root.exists() {
         return Ok(pruned);
     }
-    let before = usage::usage(root)?;
+    // Nothing that is going to be removed is read: it may be what is broken.
+    let bytes = || Ok::<_, Error>(part_bytes(root, Part::Layers)? + part_bytes(root, Part::Stage)?);
+    let before = bytes()?;
     if options.all_images {
-        for image in record::list(root)? {
-            record::remove(root, &image)?;
-            pruned.images += 1;
-        }
+        pruned.images = record::remove_all(root)?;
     }
     pruned.leftovers = sweep(root)? + record::remove_damaged(root)?;
     for xattrs in ALL_SHELVES {
@@ -74,8 +73,7 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
         }
     }
     prune_locks(root)?;
-    let after = usage::usage(root)?;
-    pruned.bytes = (before.layer_bytes + before.stage_bytes).saturating_sub(after.layer_bytes + after.stage_bytes);
+    pruned.bytes = before.saturating_sub(bytes()?);
     Ok(pruned)
 }
 

@@ -167,6 +167,20 @@ pub(super) fn remove_damaged(root: &StoreRoot) -> Result<usize> {
     Ok(removed)
 }
 
+/// Forgets all images, also those whose records cannot be read. Returns how many there were.
+pub(super) fn remove_all(root: &StoreRoot) -> Result<usize> {
+    let mut removed = 0;
+    for part in [Part::Names, Part::Images] {
+        let Some(directory) = root.part(part)? else { continue };
+        let files = names_in(&directory, &root.path_of(part, ""))?;
+        removed = files.len();
+        for file in files {
+            unlink(root, part, &file)?;
+        }
+    }
+    Ok(removed)
+}
+
 fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
     let Some(directory) = root.part(part)? else { return Ok(()) };
     match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {

@@ -73,16 +73,20 @@ pub(super) fn layers(root: &StoreRoot) -> Result<Vec<StoredLayer>> {
 }
 
 pub(super) fn usage(root: &StoreRoot) -> Result<Usage> {
-    let bytes = |part| match root.part(part)? {
-        Some(directory) => disk_bytes(directory.as_fd(), &root.path_of(part, "")),
-        None => Ok(0),
-    };
     Ok(Usage {
         images: super::record::list(root)?.len(),
         layers: layers(root)?.len(),
-        layer_bytes: bytes(Part::Layers)?,
-        stage_bytes: bytes(Part::Stage)?,
+        layer_bytes: part_bytes(root, Part::Layers)?,
+        stage_bytes: part_bytes(root, Part::Stage)?,
     })
+}
+
+/// What a part of the store takes on disk.
+pub(super) fn part_bytes(root: &StoreRoot, part: Part) -> Result<u64> {
+    match root.part(part)? {
+        Some(directory) => disk_bytes(directory.as_fd(), &root.path_of(part, "")),
+        None => Ok(0),
+    }
 }
 
 /// The blocks of everything below a directory, in bytes; a file with several links counts once.

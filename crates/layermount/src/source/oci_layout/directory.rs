@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::digest::Digest;
-use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
+use crate::error::{ErrorKind, Fault, Result, ResultExt, SyscallContext, SyscallError};
 use crate::image::document::{self, MAX_DOCUMENT};
 use crate::image::{self, Blobs};
 use crate::source::base64;
@@ -105,7 +105,8 @@ impl Layout {
             .syscall("open", || format!("{path:?}, O_RDONLY|O_DIRECTORY"))
             .map_err(not_a_layout)?;
         let layout = Self { directory, path: path.to_owned() };
-        let marker: Marker = document::parse("file oci-layout", &layout.read_file("oci-layout")?)?;
+        let marker: Marker = document::parse("file oci-layout", &layout.read_file("oci-layout")?)
+            .context(|| format!("{} is not an OCI layout that can be read", layout.describe()))?;
         match marker.image_layout_version.starts_with("1.") {
             true => Ok(layout),
             false => Err(LayoutError::Version { path: path.to_owned(), version: marker.image_layout_version }.into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::error::{ErrorKind, Fault, Result};
+use crate::error::{ErrorKind, Fault, Result, ResultExt};
 use crate::image::Blobs;
 use crate::reference::{ImageName, OciSelector};
 use crate::source::manifest::{Descriptor, Document, Kind};
@@ -83,7 +83,9 @@ pub(super) struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     pub(super) fn new(layout: &'a Layout) -> Result<Self> {
-        match Document::parse(&layout.index()?, "")? {
+        let document =
+            Document::parse(&layout.index()?, "").context(|| format!("index.json of {}", layout.describe()))?;
+        match document {
             Document::Index(entries) => Ok(Self { layout, entries, seen: 0 }),
             Document::Manifest(_) => Err(SelectError::NotAnIndex { layout: layout.describe() }.into()),
         }
@@ -210,7 +212,9 @@ impl<'a> Selection<'a> {
             Kind::Manifest => None,
             Kind::Index | Kind::Unstated => {
                 let bytes = self.layout.read("image index", descriptor)?;
-                match Document::parse(&bytes, &descriptor.media_type)? {
+                let document = Document::parse(&bytes, &descriptor.media_type)
+                    .context(|| format!("index {} of {}", descriptor.digest, self.layout.describe()))?;
+                match document {
                     Document::Index(nested) => Some(nested),
                     Document::Manifest(_) => None,
                 }

@@ -245,6 +245,9 @@ fn what_is_no_layout() {
     assert_eq!(maker.fails("").kind(), ErrorKind::InvalidImage, "an index without manifests");
     maker.put("index.json", b"{\"manifests\":null}");
     assert_eq!(maker.fails("").kind(), ErrorKind::InvalidImage);
+    maker.put("index.json", b"[]");
+    let malformed = maker.fails("").to_string();
+    assert!(malformed.starts_with("index.json of oci:"), "{malformed}");
     maker.put("oci-layout", br#"{"imageLayoutVersion":"2.0.0"}"#);
     assert_eq!(maker.fails("").kind(), ErrorKind::Unsupported);
     maker.put("oci-layout", b"[]");
