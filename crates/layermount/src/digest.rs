@@ -1,6 +1,7 @@
 //! Digests, diff IDs and chain IDs.
 //!
-//! Source of the rules: the OCI image specification, `descriptor.md` ("Digests") and `config.md` ("Layer DiffID", "Layer ChainID").
+//! Source of the rules: the OCI image specification, `descriptor.md` ("Digests") and `config.md` ("Layer DiffID",
+//! "Layer ChainID").
 
 use std::fmt;
 use std::str::FromStr;

@@ -19,11 +19,13 @@ use steps::{Surroundings, push_enter, push_prepare};
 
 impl RootMount {
     /// Moves *this* process into the image: its mount namespace becomes private, the image's tree its root directory, `/` its
-    /// working directory. Open descriptors stay as they are. A caller that may not mount also gets a user namespace, in which it is root.
+    /// working directory. Open descriptors stay as they are. A caller that may not mount also gets a user namespace, in
+    /// which it is root.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::MultiThreaded`] when the process has more than one thread, because the kernel moves only the calling one. After other errors the process may be in
+    /// [`ErrorKind::MultiThreaded`] when the process has more than one thread, because the kernel moves only the
+    /// calling one. After other errors the process may be in
     /// a namespace of its own, but it still has its old root directory.
     pub fn pivot(self) -> Result<Entered> {
         self.pivot_with(&Furnish::default())
@@ -81,11 +83,13 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// Becomes the program, in this very process: same pid, same parent. Descriptors from 3 up are closed except those that were
+    /// Becomes the program, in this very process: same pid, same parent. Descriptors from 3 up are closed except those
+    /// that were
     /// given to [`Command::preserve_fd`]. Returns only when that failed; user, working directory and flags of descriptors may
     /// have been changed then.
     ///
-    /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that asks for it is refused.
+    /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that
+    /// asks for it is refused.
     pub fn exec(self, mut command: impl BorrowMut<Command>) -> Error {
         command.borrow_mut().exec_here()
     }

@@ -16,10 +16,12 @@
 //! One type per stage; each stage consumes the one before:
 //!
 //! ```text
-//! Reference --Sources::resolve--> Image --Store::realize--> LayerStack --Overlay::mount--> RootMount --pivot--> Entered --exec--> program
+//! Reference --Sources::resolve--> Image --Store::realize--> LayerStack --Overlay::mount--> RootMount --pivot-->
+//! Entered --exec--> program
 //! ```
 //!
-//! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a child, also from
+//! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a
+//! child, also from
 //! a program with threads; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the same
 //! calls make a user namespace.
 //!

@@ -1,7 +1,9 @@
 //! From layers to one tree: [`Overlay`] → [`RootMount`].
 //!
-//! Every overlay has an upper directory, also a read-only one (an empty one in memory): a single layer can then be mounted, mount points
-//! can be made in an image that lacks them, and the root directory gets the attributes that the image says, which overlayfs takes
+//! Every overlay has an upper directory, also a read-only one (an empty one in memory): a single layer can then be
+//! mounted, mount points
+//! can be made in an image that lacks them, and the root directory gets the attributes that the image says, which
+//! overlayfs takes
 //! from the topmost directory.
 //!
 //! Source of the rules: the kernel's `Documentation/filesystems/overlayfs.rst`.
@@ -75,7 +77,8 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] when somebody else uses the persistent upper, [`ErrorKind::Unsupported`] when the layers are marked for
+    /// [`ErrorKind::Busy`] when somebody else uses the persistent upper, [`ErrorKind::Unsupported`] when the layers are
+    /// marked for
     /// privileged users and the caller is none, and whatever the kernel says.
     pub fn mount(self) -> Result<RootMount> {
         let Self { stack, upper, kernel } = self;
@@ -124,7 +127,8 @@ pub struct RootMount {
 }
 
 impl RootMount {
-    /// Attaches the tree to a directory, for everybody in this mount namespace to see, until `umount`. A read-only upper makes a read-only mount.
+    /// Attaches the tree to a directory, for everybody in this mount namespace to see, until `umount`. A read-only
+    /// upper makes a read-only mount.
     ///
     /// # Errors
     ///

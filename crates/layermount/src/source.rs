@@ -149,7 +149,8 @@ impl Fault for SourcesError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NobodyAccepts { .. } => ErrorKind::Unsupported,
-            // What a person can change first: a permission. One place that could be asked is enough to call the image not found.
+            // What a person can change first: a permission. One place that could be asked is enough to call the image
+            // not found.
             Self::NotFound { refusals, .. } => [ErrorKind::PermissionDenied, ErrorKind::ImageNotFound]
                 .into_iter()
                 .find(|kind| refusals.0.iter().any(|refusal| refusal.error.kind() == *kind))

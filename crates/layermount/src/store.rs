@@ -8,8 +8,9 @@
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
 //!     listing                            path, size and checksum of every file, for `verify`
-//!   stage/<random>/                      in the making; its maker holds a lock on the directory
+//!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
+//!   locks/image-<hex>                    who streams this image out of an engine does
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for
 //! ```
@@ -21,10 +22,12 @@
 //!
 //! # Laws
 //!
-//! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never see half.
+//! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never
+//! see half.
 //! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
 //!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
-//! - Nobody waits for the lock of one layer while holding another's, so that no two can wait for each other.
+//! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
+//!   waits may hold shared locks on finished layers: only `prune` wants those, and it never waits.
 //! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
 //!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
 //!   what is damaged.
@@ -73,7 +76,7 @@ pub(crate) enum StoreError {
     ForeignOwner { path: PathBuf, owner: u32, user: u32 },
     #[error("{} can be written by others (mode {mode:04o})", path.display())]
     WritableByOthers { path: PathBuf, mode: u32 },
-    #[error("layer {diff_id} has gone from the store at {}", store.display())]
+    #[error("layer {diff_id} is not in the store at {} in the form that this user mounts", store.display())]
     LayerGone { diff_id: String, store: PathBuf },
     #[error("{file} in the store is malformed")]
     Malformed { file: String, source: serde_json::Error },

@@ -89,7 +89,8 @@ impl Child {
         self.signal(Signal::KILL)
     }
 
-    /// Sends a signal. Mind that the kernel keeps signals from the first process of a pid namespace for which it has set up nothing; see [`Child::handles`].
+    /// Sends a signal. Mind that the kernel keeps signals from the first process of a pid namespace for which it has
+    /// set up nothing; see [`Child::handles`].
     ///
     /// # Errors
     ///
@@ -111,7 +112,8 @@ impl Child {
     /// Whether the program has a handler for the signal, waits for it (as init programs do, which block signals and call
     /// `sigwait`), or ignores it of its own will.
     ///
-    /// If neither, and it is the first of its pid namespace, the signal does nothing (pid_namespaces(7)), while anywhere else it would end the program;
+    /// If neither, and it is the first of its pid namespace, the signal does nothing (pid_namespaces(7)), while
+    /// anywhere else it would end the program;
     /// whoever passes on a person's Ctrl-C then wants [`Child::kill`].
     ///
     /// # Errors

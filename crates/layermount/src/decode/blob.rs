@@ -11,7 +11,7 @@ use super::DecodeError;
 /// Inflating in smaller pieces costs up to a quarter more time.
 pub(super) const BUFFER: usize = 256 << 10;
 
-/// A blob under a descriptor, read through one buffer. Never reads past the size that the descriptor states.
+/// A blob under a descriptor, read through one buffer. No more is given out than the size that the descriptor states.
 pub(super) struct Blob<R> {
     /// `None` in the place of a blob that was moved out.
     source: Option<R>,

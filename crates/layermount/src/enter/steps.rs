@@ -4,7 +4,8 @@
 //! device nodes; bind mounts) is made first, detached. Then the overlay is attached over `/`, the detached mounts go to their
 //! places inside, and `pivot_root` leaves the host behind.
 //!
-//! Sources: mount_namespaces(7), pivot_root(2), and for /dev the OCI runtime specification, `config-linux.md`, "Default Devices".
+//! Sources: mount_namespaces(7), pivot_root(2), and for /dev the OCI runtime specification, `config-linux.md`, "Default
+//! Devices".
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,8 @@
 //! [`Fold`]: the entries of a layer, in any order, put together into what the layer says.
 //!
 //! The order of entries matters in two places only, as it does to everyone who writes layers: of two entries for one path the
-//! later counts, and a hard link or a name that leads through a symlink refers to what stood before it. Whiteouts are different:
+//! later counts, and a hard link or a name that leads through a symlink refers to what stood before it. Whiteouts are
+//! different:
 //! they speak of lower layers, never of this one, so they wait until everything else is known ([`Fold::finish`]).
 //!
 //! The fold decides and remembers; it does not act. Each [`Fold::add`] answers with the one [`Step`] that a backing takes at

@@ -42,7 +42,8 @@ impl OverlaySpec {
         &self.lowers
     }
 
-    /// The lower directories, top first, of the read-only overlay that is the lowest layer of this one: overlayfs takes 500 in one mount.
+    /// The lower directories, top first, of the read-only overlay that is the lowest layer of this one: overlayfs takes
+    /// 500 in one mount.
     pub fn nested(&self) -> &[PathBuf] {
         &self.nested
     }
@@ -77,7 +78,8 @@ impl fmt::Display for OverlaySpec {
     }
 }
 
-/// The one place that turns base → top into overlayfs's top-first order: the layers for the overlay, and those for the one below it.
+/// The one place that turns base → top into overlayfs's top-first order: the layers for the overlay, and those for the
+/// one below it.
 fn top_first(stack: &LayerStack) -> Result<(Vec<&StackedLayer>, Vec<&StackedLayer>), OverlayError> {
     let mut top: Vec<_> = stack.layers().iter().rev().collect();
     match top.len() {

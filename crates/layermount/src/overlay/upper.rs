@@ -6,7 +6,8 @@
 //! DIR/work    overlayfs's own
 //! ```
 //!
-//! The kernel lets two mounts share an upper and leaves the results undefined. The lock alone cannot prevent that: it is gone once
+//! The kernel lets two mounts share an upper and leaves the results undefined. The lock alone cannot prevent that: it
+//! is gone once
 //! the process has become another program inside the image. So the second test looks through the mounts of all processes.
 
 use std::ffi::CString;

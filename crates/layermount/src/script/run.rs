@@ -211,7 +211,8 @@ pub(crate) fn set_attributes(
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, where `umount2(".")` finds it: see pivot_root(2), "Notes".
 ///
-/// Other mounts may lie over the old root (those that had to be attached somewhere in the meantime), and each call takes only the
+/// Other mounts may lie over the old root (those that had to be attached somewhere in the meantime), and each call
+/// takes only the
 /// topmost away. So this goes on until the topmost is the new root itself; `..` of `/` is looked up through all mounts.
 fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root)?;

@@ -14,6 +14,7 @@ pub struct Docker {
 }
 
 /// An image that its engine will not delete. This build makes none.
+#[must_use]
 #[derive(Debug)]
 pub struct Pin {
     never: std::convert::Infallible,
@@ -25,7 +26,8 @@ struct NotBuiltIn;
 
 impl Fault for NotBuiltIn {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::Unsupported
+        // So that a search goes on, and says where else was looked.
+        ErrorKind::EngineUnavailable
     }
 }
 

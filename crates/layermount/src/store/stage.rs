@@ -24,7 +24,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A new stage. What processes that are gone have left behind is removed first.
+    /// A new stage. What processes that are gone have left behind is for [`sweep`].
     pub(crate) fn new(root: &StoreRoot) -> Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let parent = root.part_or_create(Part::Stage)?;

@@ -1,6 +1,6 @@
 //! Comparing the store's layers with what was unpacked.
 //!
-//! Every regular file is read and compared with the [listing](crate::unpack::Listing) that was made of it. A damaged layer is
+//! Every regular file is compared with the [listing](crate::unpack::Listing) that was made of it. A damaged layer is
 //! reported, not removed: somebody may be using it.
 
 use std::collections::{HashMap, HashSet};

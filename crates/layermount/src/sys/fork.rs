@@ -18,7 +18,8 @@ pub(crate) struct Process {
 
 /// Starts `body` in a child process with a copy of this memory; the child ends with the code that `body` returns.
 ///
-/// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be async-signal-safe: no
+/// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be
+/// async-signal-safe: no
 /// allocation, no locks, nothing but system calls on prepared data; otherwise it may wait for ever. The child starts with
 /// default signal dispositions and an empty signal mask.
 ///

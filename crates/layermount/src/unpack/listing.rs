@@ -1,7 +1,8 @@
 //! The regular files of an unpacked layer with a checksum each, so that damage can be found later.
 //!
 //! The digest of a layer is of its archive, which cannot be made again from a tree. So what was written is noted while it
-//! passes: one line a file, `<CRC-32 in hexadecimal, or - for a file with holes> <size> <path>`, the path from the layer's root with
+//! passes: one line a file, `<CRC-32 in hexadecimal, or - for a file with holes> <size> <path>`, the path from the
+//! layer's root with
 //! everything but printable ASCII escaped. CRC-32 finds what disks and power cuts do; it is no protection against people who
 //! can write to the store.
 

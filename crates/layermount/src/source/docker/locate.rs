@@ -1,7 +1,8 @@
 //! Whether an image's layers can be used where the engine keeps them, and where that is.
 //!
 //! Source: moby, `daemon/graphdriver/*` and `layer/filestore.go`. A directory that the engine names but that is not here is the
-//! sign of an engine on another machine, behind a forwarded socket: cache IDs are random, so a directory of that name is its own.
+//! sign of an engine on another machine, behind a forwarded socket: cache IDs are random, so a directory of that name
+//! is its own.
 
 use std::path::{Path, PathBuf};
 
