@@ -23,7 +23,7 @@
 //! # Laws
 //!
 //! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never
-//! see half.
+//!   see half.
 //! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
 //!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever

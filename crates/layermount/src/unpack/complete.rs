@@ -5,7 +5,7 @@
 //! - A hard link to a file of a lower layer becomes what `link(2)` makes of it in a mounted overlay: the file is copied up to
 //!   its own place in this layer, unless this layer hides that place, and linked.
 //! - A directory that holds nothing but whiteouts, and that no lower layer has, is removed: the layer never said that
-//! it exists.
+//!   it exists.
 //!
 //! A lower symlink in the place of an implied directory is hidden by it, as with every engine that unpacks layer by layer.
 
