@@ -235,7 +235,7 @@ impl Image {
 /// An image whose own documents cannot be believed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
-    #[error("{found} {what}, but {diff_ids} diff IDs in the config")]
+    #[error("{what}: {found}, but diff IDs in the config: {diff_ids}")]
     Disagree { what: &'static str, found: usize, diff_ids: usize },
 }
 
