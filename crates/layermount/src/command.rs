@@ -190,7 +190,8 @@ impl Command {
         self
     }
 
-    /// Whether the kernel kills the program when the thread that has spawned it ends.
+    /// Whether the kernel kills the program when the thread that has spawned it ends. It forgets that for programs which change
+    /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
         self

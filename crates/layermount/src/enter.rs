@@ -9,6 +9,7 @@ pub use furnish::{Access, Furnish};
 use std::borrow::BorrowMut;
 use std::path::PathBuf;
 
+use rustix::fs::Mode;
 use rustix::thread::UnshareFlags;
 
 use crate::command::Command;
@@ -24,9 +25,12 @@ impl RootMount {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::MultiThreaded`] when the process has more than one thread, because the kernel moves only the
-    /// calling one. After other errors the process may be in
-    /// a namespace of its own, but it still has its old root directory.
+    /// [`ErrorKind::MultiThreaded`] when the process has more than one thread, because the kernel moves only the calling one, and
+    /// [`ErrorKind::InvalidInput`] for a bind mount of something that does not exist: then nothing has happened.
+    ///
+    /// After other errors the process may be anywhere on the way: in namespaces of its own (as an unmapped user, when making the
+    /// user namespace was what failed), with mounts lying over its root directory and another working directory. Nobody else sees
+    /// any of it, but the process should say what the error is and end.
     pub fn pivot(self) -> Result<Entered> {
         self.pivot_with(&Furnish::default())
     }
@@ -43,11 +47,13 @@ impl RootMount {
         }
         let uname = rustix::system::uname();
         let user_namespace = !self.caller.may_mount;
+        let single_user = user_namespace || self.caller.is_sole_user();
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices,
-            user_namespace,
+            user_namespace: self.caller.ends_in_user_namespace(),
             private_pids: false,
             private_ipc: false,
+            read_only: self.is_read_only(),
             hostname: &uname.nodename().to_string_lossy(),
         };
         let mut flags = UnshareFlags::NEWNS;
@@ -55,9 +61,13 @@ impl RootMount {
         let mut script = Script::new();
         script.doing("make a private mount namespace").push(Step::Unshare(flags));
         self.push_into(&mut script, furnish, &around)?;
-        script.run_here()?;
+        // Mount points are made for everybody, whatever this process keeps from others. It has one thread, so nobody else notices.
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
+        let entered = script.run_here();
+        rustix::process::umask(umask);
+        entered?;
         // The locks go with `self`: from now on the mounts of this process tell what it uses.
-        Ok(Entered { _only_here: () })
+        Ok(Entered { single_user })
     }
 
     /// Everything from a fresh mount namespace to the new root.
@@ -79,7 +89,8 @@ impl RootMount {
 /// Proof that this process is inside the image. It may go on with its work, or become a program of the image.
 #[derive(Debug)]
 pub struct Entered {
-    _only_here: (),
+    /// In a user namespace with a single user. Known from before: what the image's `/proc` says, the image may have made up.
+    single_user: bool,
 }
 
 impl Entered {
@@ -91,7 +102,7 @@ impl Entered {
     /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that
     /// asks for it is refused.
     pub fn exec(self, mut command: impl BorrowMut<Command>) -> Error {
-        command.borrow_mut().exec_here()
+        command.borrow_mut().exec_here(self.single_user)
     }
 }
 

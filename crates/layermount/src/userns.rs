@@ -6,6 +6,8 @@
 use std::ffi::CString;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::image::OverlayXattrs;
@@ -19,7 +21,7 @@ pub(crate) const NO_USER_NAMESPACES: &str = "run as root, or let unprivileged us
 /// The privileges of this process, as far as they decide how things are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// `CAP_SYS_ADMIN`: may mount.
+    /// `CAP_SYS_ADMIN` where the mount namespace belongs: may mount.
     pub(crate) may_mount: bool,
     /// `CAP_MKNOD` where device nodes work, that is, in the initial user namespace.
     pub(crate) may_make_devices: bool,
@@ -34,7 +36,7 @@ impl Caller {
         let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
         let initial_user_namespace = maps_everything();
         Self {
-            may_mount: effective.contains(CapabilitySet::SYS_ADMIN),
+            may_mount: effective.contains(CapabilitySet::SYS_ADMIN) && mount_namespace_is_ours(),
             may_make_devices: initial_user_namespace
                 && effective.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD),
             initial_user_namespace,
@@ -59,6 +61,12 @@ impl Caller {
             && std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
     }
 
+    /// Inside, it is a user namespace that has no say over the host's network, /sys or users: one that is made for it, or the
+    /// caller's.
+    pub(crate) fn ends_in_user_namespace(&self) -> bool {
+        !self.may_mount || !self.initial_user_namespace
+    }
+
     /// The namespace that a child needs in addition.
     pub(crate) fn clone_flags(&self) -> i32 {
         if self.may_mount { 0 } else { nix::libc::CLONE_NEWUSER }
@@ -77,6 +85,12 @@ impl Caller {
         script.push(Step::WriteProc { path: c"/proc/self/uid_map", contents: map(self.uid) });
         script.push(Step::WriteProc { path: c"/proc/self/gid_map", contents: map(self.gid) });
     }
+}
+
+/// The capability counts only in the user namespace that owns the mount namespace: after `unshare --user`, which leaves the mount
+/// namespace as it was, it does not. That is the first thing that fsopen(2) looks at.
+fn mount_namespace_is_ours() -> bool {
+    !matches!(fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC), Err(Errno::PERM))
 }
 
 /// The initial user namespace maps every ID to itself, and no other can.

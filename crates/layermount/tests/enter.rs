@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Root users_are_those_of_the_image
         Root working_directories_and_environment
         Root bind_mounts
+        Root a_bind_of_the_whole_host_and_one_on_the_root
         Root furnished_as_expected
         Root hostile_trees_are_not_furnished
         Root a_read_only_root_refuses_writes
@@ -76,7 +77,11 @@ fn main() -> ExitCode {
         Root an_embedding_program_may_ignore_sigchld_and_have_timers
         Stranger rootless_spawn
         Stranger rootless_pivot
+        Root what_the_image_says_of_its_user_namespace_is_not_believed
+        Root mount_points_are_for_everybody
         Stranger rootless_refusals
+        Stranger rootless_exec_without_proc
+        Stranger in_a_user_namespace_already
     };
     let filter: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {
@@ -430,6 +435,15 @@ fn a_persistent_upper_is_kept_for_one_user_at_a_time() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(shell(&[]).upper(upper()).mount().is_ok());
+    // Layers below the same directory are nobody's upper.
+    let layer = place.path().join("layers/a");
+    put(&layer.join("a"), "a");
+    let mut command = sh("sleep 100");
+    command.stdout(Stdio::null());
+    let mut child = shell(&[layer]).mount().unwrap().spawn(command).unwrap();
+    shell(&[]).upper(Upper::Persistent(place.path().to_owned())).mount().unwrap_or_else(|error| panic!("{error:#}"));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn a_persistent_upper_is_busy_after_pivot_and_exec() {
@@ -681,6 +695,21 @@ fn bind_mounts() {
     assert!(format!("{error:#}").contains("ENOTDIR") && error.hint().is_some(), "{error:#}");
 }
 
+fn a_bind_of_the_whole_host_and_one_on_the_root() {
+    let place = place();
+    put(&place.path().join("there"), "there");
+    let path = place.path().join("there");
+    let mut command = sh(&format!("cat /host{}", path.display()));
+    command.bind("/", "/host", Access::ReadOnly);
+    assert_eq!(output(shell(&[]), command).0, "there");
+    for root in ["/", "/bin/..", "."] {
+        let mut command = sh("true");
+        command.bind(place.path(), root, Access::ReadOnly);
+        let error = shell(&[]).mount().unwrap().spawn(command).unwrap_err();
+        assert!(error.hint().is_some_and(|hint| hint.contains("root")), "{error:#}");
+    }
+}
+
 fn make(directory: &Path) -> &Path {
     fs::create_dir_all(directory).unwrap();
     directory
@@ -743,6 +772,8 @@ fn hostile_trees_are_not_furnished() {
 fn a_read_only_root_refuses_writes() {
     let script = "touch /x 2>/dev/null || echo refused; echo y > /dev/shm/y && cat /dev/shm/y; cat /etc/hostname > /dev/null && echo read";
     assert_eq!(says(shell(&[]).upper(Upper::ReadOnly), script), "refused\ny\nread");
+    let script = "for f in hosts hostname resolv.conf; do (echo x > /etc/$f) 2>/dev/null || echo refused; done";
+    assert_eq!(says(shell(&[]).upper(Upper::ReadOnly), script), "refused\nrefused\nrefused");
     let inside = shell(&[]).upper(Upper::ReadOnly).mount().unwrap().pivot().unwrap();
     assert_eq!(fs::write("/x", "").unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
     let _still_inside = inside;
@@ -785,7 +816,8 @@ fn streams_and_signals() {
 
     let mut child = shell(&[]).mount().unwrap().spawn(sh("trap 'exit 5' TERM; while :; do sleep 0.02; done")).unwrap();
     wait_until("trap", || child.handles(Signal::TERM).unwrap());
-    assert!(!child.handles(Signal::HUP).unwrap(), "nothing is inherited as ignored");
+    // The shell blocks all signals for the moment of a fork.
+    wait_until("nothing is inherited as ignored", || !child.handles(Signal::HUP).unwrap());
     assert_eq!(child.try_wait().unwrap(), None);
     child.signal(Signal::HUP).unwrap();
     child.signal(Signal::TERM).unwrap();
@@ -873,12 +905,12 @@ fn an_embedding_program_may_ignore_sigchld_and_have_timers() {
     let handler = |handler| SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     let often = libc::timeval { tv_sec: 0, tv_usec: 200 };
     let timer = libc::itimerval { it_interval: often, it_value: often };
-    // SAFETY: the handler does nothing; the timer's structure lives across the call.
-    unsafe {
-        sigaction(Signal::SIGCHLD, &handler(SigHandler::SigIgn)).unwrap();
-        sigaction(Signal::SIGALRM, &handler(SigHandler::Handler(nothing))).unwrap();
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+    for (signal, action) in [(Signal::SIGCHLD, SigHandler::SigIgn), (Signal::SIGALRM, SigHandler::Handler(nothing))] {
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(signal, &handler(action)) }.unwrap();
     }
+    // SAFETY: the structure lives across the call.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) }, 0);
     for _ in 0..20 {
         let root = shell(&[]).kernel(GENERATIONS[2]).mount().unwrap_or_else(|error| panic!("{error:#}"));
         assert_eq!(read(&root, "etc/passwd").as_deref(), Some(PASSWD));
@@ -888,7 +920,87 @@ fn an_embedding_program_may_ignore_sigchld_and_have_timers() {
     nix::unistd::alarm::set(120);
 }
 
+fn what_the_image_says_of_its_user_namespace_is_not_believed() {
+    let place = place();
+    put(&place.path().join("proc/self/setgroups"), "deny\n");
+    put(&place.path().join("proc/self/uid_map"), "0 12345 1\n");
+    nix::unistd::setgroups(&[Gid::from_raw(77)]).unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let root = shell(&[place.path().to_owned()]).mount().unwrap();
+            let mut command = Command::new("id");
+            command.arg("-G").user("app").stdout(writer);
+            panic!("{:#}", root.pivot_with(&Furnish::none()).unwrap().exec(command));
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let mut text = String::new();
+            File::from(reader).read_to_string(&mut text).unwrap();
+            assert_eq!(text, "100 33\n");
+            waitpid(child, None).unwrap();
+        }
+    }
+}
+
+fn mount_points_are_for_everybody() {
+    let place = place();
+    let file = place.path().join("file");
+    put(&file, "seen");
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
+    let mut command = sh("cat /x/y/z");
+    command.user("app").bind(&file, "/x/y/z", Access::ReadOnly);
+    assert_eq!(output(shell(&[]), command).0, "seen");
+    let furnish = Furnish::default().bind(&file, "/x/y/z", Access::ReadOnly);
+    shell(&[]).mount().unwrap().pivot_with(&furnish).unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(fs::metadata("/x/y").unwrap().mode() & 0o777, 0o755);
+    assert_eq!(rustix::process::umask(mask).as_raw_mode(), 0o777, "the process's own is as it was");
+}
+
 // ---------------------------------------------------------------------------------------------------------- rootless
+
+fn rootless_exec_without_proc() {
+    become_stranger();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let inside = rootless_shell().mount().unwrap().pivot_with(&Furnish::none()).unwrap();
+            let mut command = Command::new("id");
+            command.arg("-u").stdout(writer);
+            panic!("{:#}", inside.exec(command));
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let mut text = String::new();
+            File::from(reader).read_to_string(&mut text).unwrap();
+            assert_eq!(text, "0\n");
+            waitpid(child, None).unwrap();
+        }
+    }
+}
+
+/// As after `unshare --user --map-root-user`, without and with a mount namespace.
+fn in_a_user_namespace_already() {
+    fn enter(flags: nix::sched::CloneFlags) {
+        become_stranger();
+        nix::sched::unshare(flags | nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+        fs::write("/proc/self/setgroups", "deny").unwrap();
+        fs::write("/proc/self/uid_map", format!("0 {STRANGER} 1")).unwrap();
+        fs::write("/proc/self/gid_map", format!("0 {STRANGER} 1")).unwrap();
+        let script =
+            "id -u; echo x > /dev/null; stat -f -c %T /proc /dev/mqueue; (: > /sys/kernel/x) 2>/dev/null || echo ro";
+        assert_eq!(says(rootless_shell(), script), "0\nproc\nmqueue\nro");
+        let mut shared = sh("stat -f -c %T /proc");
+        shared.namespaces(Namespaces::empty());
+        assert_eq!(output(rootless_shell(), shared).0, "proc");
+        rootless_shell().mount().unwrap().pivot().unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(Path::new("/proc/self/status").exists());
+    }
+    assert!(in_child(|| enter(nix::sched::CloneFlags::empty())));
+    assert!(in_child(|| enter(nix::sched::CloneFlags::CLONE_NEWNS)));
+}
 
 fn rootless_spawn() {
     become_stranger();

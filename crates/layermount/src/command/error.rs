@@ -92,6 +92,9 @@ impl Fault for CommandError {
         Some(match self {
             Self::NoProgram => "name a program".to_owned(),
             Self::Clone { user_namespace: true, .. } => crate::userns::NO_USER_NAMESPACES.to_owned(),
+            Self::Clone { cause, .. } if cause.errno() == Errno::AGAIN => {
+                "too many processes: look at `ulimit -u` and the pids limit of the cgroup".to_owned()
+            }
             Self::Launch(error) => return error.hint(),
             Self::TooLate { .. } => "give it to pivot_with, or spawn the command".to_owned(),
             _ => return None,

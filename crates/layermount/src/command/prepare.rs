@@ -16,7 +16,6 @@ use super::{Command, Stdio, Stream};
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::script::Failure;
 use crate::sys::exec::Strings;
-use crate::userns::Caller;
 
 /// What Docker gives to images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,14 +33,14 @@ pub(super) struct Pipes {
 
 impl Command {
     /// [`Entered::exec`](crate::Entered::exec).
-    pub(crate) fn exec_here(&mut self) -> Error {
-        match self.exec_or(Caller::current()) {
+    pub(crate) fn exec_here(&mut self, single_user: bool) -> Error {
+        match self.exec_or(single_user) {
             Ok(never) => match never {},
             Err(error) => error.into(),
         }
     }
 
-    fn exec_or(&mut self, caller: Caller) -> Result<std::convert::Infallible, CommandError> {
+    fn exec_or(&mut self, single_user: bool) -> Result<std::convert::Infallible, CommandError> {
         let entering = &self.entering;
         let too_late = [
             (entering.hostname.is_some(), "a hostname"),
@@ -55,7 +54,7 @@ impl Command {
         if self.streams.iter().any(|stream| matches!(stream.0, Stream::Piped)) {
             return Err(CommandError::TooLate { what: "a pipe to a parent" });
         }
-        let (mut launch, _) = self.launch(caller.is_sole_user())?;
+        let (mut launch, _) = self.launch(single_user)?;
         let failure = launch.run(None);
         Err(self.explain(&failure))
     }

@@ -14,6 +14,7 @@ use std::borrow::BorrowMut;
 use std::io::Read as _;
 use std::os::fd::AsFd;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -50,9 +51,10 @@ impl RootMount {
         let user_namespace = !self.caller.may_mount;
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices,
-            user_namespace,
+            user_namespace: self.caller.ends_in_user_namespace(),
             private_pids: namespaces.contains(Namespaces::PID),
             private_ipc: namespaces.contains(Namespaces::IPC),
+            read_only: self.is_read_only(),
             hostname: &hostname,
         };
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
@@ -76,6 +78,8 @@ impl RootMount {
         let process = fork::start(flags, &mut || {
             // With the reading end here, the parent's end would go unnoticed.
             drop(reader.take());
+            // Mount points are made for everybody, whatever the parent keeps from others.
+            rustix::process::umask(Mode::from_raw_mode(0o022));
             let failure = match script.run(&mut files) {
                 Ok(()) => launch.run(Some(writer.as_fd())),
                 Err(failure) => failure,

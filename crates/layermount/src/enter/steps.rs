@@ -25,12 +25,14 @@ use crate::script::{At, Script, Slot, Step, TargetKind};
 pub(crate) struct Surroundings<'a> {
     /// Device nodes can be made; otherwise the host's are used.
     pub(crate) may_make_devices: bool,
-    /// A user namespace has been made for this.
+    /// Inside is a user namespace with no say over what the host's owns.
     pub(crate) user_namespace: bool,
     /// The pid namespace is new.
     pub(crate) private_pids: bool,
     /// The ipc namespace is new.
     pub(crate) private_ipc: bool,
+    /// The image's tree refuses writes, and with it the files that are put into its `/etc`.
+    pub(crate) read_only: bool,
     /// The name of the machine as programs inside will see it.
     pub(crate) hostname: &'a str,
 }
@@ -106,11 +108,11 @@ pub(crate) fn push_prepare<'a>(
     if furnish.dev {
         prepared.dev = Some(push_dev(script, around));
     }
-    push_files(script, furnish, around, &mut prepared.targets);
     script.doing("bind a directory or file of the host");
-    for bind in &furnish.binds {
-        prepared.targets.push(push_bind(script, bind)?);
-    }
+    let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
+    // After the binds: one of `/` would show these files, which for the moment lie over it.
+    push_files(script, furnish, around, &mut prepared.targets);
+    prepared.targets.extend(binds);
     Ok(prepared)
 }
 
@@ -183,6 +185,9 @@ fn push_files(
             let file = script.slot();
             script.push(Step::MakeFile { at: tmpfs.into(), path: name.to_owned(), contents });
             script.push(Step::OpenTree { at: tmpfs.into(), path: name.to_owned(), recursive: false, into: file });
+            if around.read_only {
+                script.push(Step::SetReadOnly { mount: file.into(), recursive: false });
+            }
             targets.push((file, place.to_owned(), TargetKind::File));
         }
     }

@@ -81,7 +81,8 @@ impl Persistent {
             Err(errno) => return Err(errno).syscall("flock", show).map_err(OverlayError::Upper),
         }
         let path = std::fs::canonicalize(directory).syscall("realpath", show).map_err(OverlayError::Upper)?;
-        if let Some(user) = mountinfo::users_of(&path).into_iter().next() {
+        // Not `path` itself, which may also be above layers that others use.
+        if let Some(user) = mountinfo::users_of(&path.join("upper")).into_iter().next() {
             return Err(busy(Some(user)));
         }
         if fs::statat(&top, c"upper", fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {

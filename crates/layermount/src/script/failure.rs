@@ -122,6 +122,14 @@ fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
         (Step::OpenTarget { .. } | Step::MakeDirectory { .. }, Errno::ACCESS) => {
             "without privileges, mount points can be made only in layers that belong to the caller"
         }
+        (Step::OpenTarget { .. }, Errno::BUSY) => "the image's root directory itself cannot be a mount point",
+        (Step::MakePrivate, Errno::INVAL) | (Step::Enter { .. }, Errno::INVAL) => {
+            "the root directory is not a mount point: this is a chroot, or the initial ramfs, from which there is no \
+             pivot_root; `mount --bind DIR DIR` before chroot makes it one"
+        }
+        (Step::FsFd { key, .. } | Step::FsPath { key, .. }, Errno::INVAL) if *key == c"upperdir" => {
+            "an upper directory cannot lie on overlayfs, NFS or vfat: choose one on ext4, xfs, btrfs or tmpfs"
+        }
         (Step::OpenTarget { .. }, Errno::LOOP) => "the path inside the image leads in a circle of symbolic links",
         (Step::Unshare(flags), Errno::PERM | Errno::NOSPC | Errno::INVAL)
             if flags.contains(rustix::thread::UnshareFlags::NEWUSER) =>
@@ -144,9 +152,6 @@ fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
             "an ordinary user cannot use a directory as a layer below which other file systems are mounted"
         }
         (Step::FsCreate { .. }, Errno::LOOP) => "two layers are the same directory, or one lies inside another",
-        (Step::Enter { .. }, Errno::INVAL) => {
-            "the root file system is the initial ramfs, from which there is no pivot_root"
-        }
         _ => return None,
     })
 }

@@ -127,7 +127,13 @@ impl Step<'_> {
                 files.put(*into, directory)
             }
             Step::OpenTarget { root, path, kind, into } => {
-                let target = open_target(files.at(*root)?, path, *kind)?;
+                let root = files.at(*root)?;
+                let target = open_target(root, path, *kind)?;
+                let (above, below) = (fs::fstat(root)?, fs::fstat(&target)?);
+                if (above.st_dev, above.st_ino) == (below.st_dev, below.st_ino) {
+                    // It would lie over the root that is entered, seen by nobody.
+                    return Err(Errno::BUSY);
+                }
                 files.put(*into, target)
             }
             Step::MakeDirectory { at, path, mode } => {
