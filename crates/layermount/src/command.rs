@@ -11,7 +11,7 @@ pub use process::{Child, ParseSignalError, Signal};
 
 use std::ffi::{OsStr, OsString};
 use std::ops::BitOr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::enter::{Access, Furnish};
@@ -30,7 +30,7 @@ pub struct Command {
     directory: PathBuf,
     user: String,
     streams: [Stdio; 3],
-    preserved: Vec<RawFd>,
+    preserved: Vec<OwnedFd>,
     die_with_parent: bool,
     platform: Option<Platform>,
     entering: Entering,
@@ -197,9 +197,11 @@ impl Command {
         self
     }
 
-    /// Lets the program have this descriptor, under the same number; all others from 3 up are closed.
-    pub fn preserve_fd(&mut self, fd: RawFd) -> &mut Self {
-        self.preserved.push(fd);
+    /// Hands a descriptor on to the program, under the number that it has here.
+    ///
+    /// The command owns it from now on: a mere number could be one of the library's own by the time that the program starts.
+    pub fn preserve_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.preserved.push(fd.into());
         self
     }
 }

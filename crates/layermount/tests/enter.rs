@@ -791,11 +791,8 @@ fn descriptors_do_not_leak() {
     // 3 is the directory that ls itself reads.
     assert_eq!(output(shell(&[]), command).0, "0\n1\n2\n3");
     let mut command = sh(&format!("cat <&{number}"));
-    command.preserve_fd(number);
+    command.preserve_fd(kept);
     assert_eq!(output(shell(&[]), command).0, "kept");
-    let mut command = sh("true");
-    command.preserve_fd(999);
-    assert_eq!(shell(&[]).mount().unwrap().spawn(command).unwrap_err().kind(), ErrorKind::InvalidInput);
     let before = descriptors();
     for _ in 0..10 {
         output(shell(&[]), sh("true"));

@@ -87,7 +87,7 @@ impl Command {
             user,
             directory,
             streams: [stdin, stdout, stderr],
-            preserved: self.preserved.clone(),
+            preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
             die_with_parent: self.die_with_parent,
             single_user,
             database: vec![0; MAX_DATABASE],
