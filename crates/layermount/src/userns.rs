@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -34,7 +33,7 @@ impl Caller {
     /// Looks at the calling thread.
     pub(crate) fn current() -> Self {
         let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-        let initial_user_namespace = maps_everything();
+        let initial_user_namespace = in_initial_user_namespace();
         Self {
             may_mount: effective.contains(CapabilitySet::SYS_ADMIN) && mount_namespace_is_ours(),
             may_make_devices: initial_user_namespace
@@ -93,12 +92,9 @@ fn mount_namespace_is_ours() -> bool {
     !matches!(fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC), Err(Errno::PERM))
 }
 
-/// The initial user namespace maps every ID to itself, and no other can.
-fn maps_everything() -> bool {
-    let mut map = [0_u8; 64];
-    let read = rustix::fs::open(c"/proc/self/uid_map", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|file| rustix::io::read(file, &mut map[..]))
-        .unwrap_or(0);
-    let text = String::from_utf8_lossy(map.get(..read).unwrap_or_default()).into_owned();
-    text.split_whitespace().eq(["0", "0", "4294967295"])
+/// The initial user namespace, told by its inode, which is fixed (`PROC_USER_INIT_INO`). Its map, every ID to itself, can be had
+/// by others too.
+fn in_initial_user_namespace() -> bool {
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == INITIAL)
 }

@@ -24,15 +24,16 @@ use std::sync::{Arc, OnceLock};
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::image::{Config, Content, Image, ImageArchive, ImageParts, Platform};
+use crate::image::{Config, Content, Image, ImageArchive, ImageParts, OverlayXattrs, Platform};
 use crate::reference::{DaemonImage, ImageName, Reference};
+use crate::userns::Caller;
 
 use super::{PlatformNotFound, Source};
 
 use endpoint::{Endpoint, Surroundings};
 use engine::{Engine, Inspect, Version};
 use error::DockerError;
-use locate::{Caller, Placement};
+use locate::Placement;
 
 /// Since when an archive and an inspection can be asked for by platform.
 const ARCHIVE_BY_PLATFORM: Version = Version(1, 48);
@@ -97,7 +98,7 @@ impl Docker {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    fn resolve_for(&self, reference: &Reference, wanted: &Platform, caller: Caller) -> Result<Image> {
+    fn resolve_for(&self, reference: &Reference, wanted: &Platform, readable: OverlayXattrs) -> Result<Image> {
         let engine = self.engine()?;
         let inspect = match reference {
             Reference::Name(name) | Reference::DockerDaemon(DaemonImage::Name(name)) => find(engine, name)?,
@@ -106,7 +107,7 @@ impl Docker {
         };
         let inspect = for_platform(engine, inspect, wanted)?;
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
-        let placement = locate::place(&inspect, local, caller, || engine.info().cloned())?;
+        let placement = locate::place(&inspect, local, readable, || engine.info().cloned())?;
         let history = engine.history(&inspect.id.to_string())?;
         let document = config::document(&inspect, &history).map_err(|source| DockerError::Malformed {
             endpoint: engine.endpoint().to_string(),
@@ -207,7 +208,7 @@ impl Source for Docker {
     }
 
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
-        self.resolve_for(reference, platform, Caller::current())
+        self.resolve_for(reference, platform, Caller::current().overlay_xattrs())
     }
 
     fn names(&self) -> Vec<String> {

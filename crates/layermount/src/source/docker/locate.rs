@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
-use rustix::thread::CapabilitySet;
 
 use crate::digest::ChainId;
 use crate::error::SyscallContext;
@@ -23,35 +22,16 @@ pub(super) enum Placement {
     Streamed { reason: String },
 }
 
-/// What of the calling process matters for the decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
-    /// Reads `trusted.*` xattrs: `CAP_SYS_ADMIN` in the initial user namespace.
-    Privileged,
-    Unprivileged,
-}
-
-impl Caller {
-    pub(super) fn current() -> Self {
-        let capable =
-            rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-        // Only the initial user namespace maps all IDs to themselves (user_namespaces(7)); one that copies this map exactly
-        // would need that privilege to be made, and is told apart by nothing.
-        let initial = std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-        if capable && initial { Self::Privileged } else { Self::Unprivileged }
-    }
-}
-
-/// Decides. `info` asks the engine about itself, which takes it seven milliseconds and more: only where it matters.
+/// Decides. `readable` are the marks that the caller's own mounts read. `info` asks the engine about itself, which takes it
+/// seven milliseconds and more: only where it matters.
 pub(super) fn place(
     inspect: &Inspect,
     local: bool,
-    caller: Caller,
+    readable: OverlayXattrs,
     info: impl FnOnce() -> Result<Info, DockerError>,
 ) -> Result<Placement, DockerError> {
-    let info = if is_plain_overlay2(inspect, caller) { Info::default() } else { info()? };
-    Ok(match locate(&info, inspect, local, caller) {
+    let info = if is_plain_overlay2(inspect, readable) { Info::default() } else { info()? };
+    Ok(match locate(&info, inspect, local, readable) {
         Ok(located) => Placement::InPlace(located),
         Err(reason) => Placement::Streamed { reason },
     })
@@ -61,14 +41,14 @@ pub(super) fn place(
 /// userns-remap. It then writes trusted xattrs, and [`Info`] has nothing to add.
 ///
 /// A rootless engine's directories belong to its user; one with userns-remap keeps everything below `ROOT/UID.GID/`.
-fn is_plain_overlay2(inspect: &Inspect, caller: Caller) -> bool {
+fn is_plain_overlay2(inspect: &Inspect, readable: OverlayXattrs) -> bool {
     let GraphDriver { name, data } = &inspect.graph_driver;
     let remapped = |part: &str| {
         part.split_once('.').is_some_and(|(uid, gid)| [uid, gid].iter().all(|id| id.parse::<u32>().is_ok()))
     };
     // ROOT/overlay2/ID/diff
     let home = data.upper_dir.as_deref().and_then(|upper| Path::new(upper).ancestors().nth(2));
-    caller == Caller::Privileged
+    readable == OverlayXattrs::Trusted
         && name == "overlay2"
         && home.is_some_and(|home| {
             !home.iter().any(|part| part.to_str().is_none_or(remapped))
@@ -76,7 +56,7 @@ fn is_plain_overlay2(inspect: &Inspect, caller: Caller) -> bool {
         })
 }
 
-fn locate(info: &Info, inspect: &Inspect, local: bool, caller: Caller) -> Result<Located, String> {
+fn locate(info: &Info, inspect: &Inspect, local: bool, readable: OverlayXattrs) -> Result<Located, String> {
     if !local {
         return Err("the engine is not behind a unix socket, so its files may be elsewhere".to_owned());
     }
@@ -93,7 +73,7 @@ fn locate(info: &Info, inspect: &Inspect, local: bool, caller: Caller) -> Result
     let named = inspect.graph_driver.name.as_str();
     let driver = if named.is_empty() { info.driver.as_str() } else { named };
     match driver {
-        "overlay2" => overlay2(info, inspect, caller),
+        "overlay2" => overlay2(info, inspect, readable),
         "vfs" => top_tree(info, inspect, driver, "vfs/dir"),
         "btrfs" => top_tree(info, inspect, driver, "btrfs/subvolumes"),
         "fuse-overlayfs" => match stack(inspect)?.as_slice() {
@@ -105,14 +85,14 @@ fn locate(info: &Info, inspect: &Inspect, local: bool, caller: Caller) -> Result
     }
 }
 
-fn overlay2(info: &Info, inspect: &Inspect, caller: Caller) -> Result<Located, String> {
+fn overlay2(info: &Info, inspect: &Inspect, readable: OverlayXattrs) -> Result<Located, String> {
     let xattrs = match info.status("userxattr") {
         Some("true") => OverlayXattrs::User,
         _ => OverlayXattrs::Trusted,
     };
     let directories = stack(inspect)?.iter().map(|path| usable(path)).collect::<Result<Vec<_>, _>>()?;
     // Otherwise deleted files would reappear: opaque directories are marked in xattrs that we could not read.
-    if xattrs == OverlayXattrs::Trusted && caller == Caller::Unprivileged {
+    if xattrs == OverlayXattrs::Trusted && readable == OverlayXattrs::User {
         return Err("its layers are marked by trusted xattrs, which only root reads".to_owned());
     }
     Ok(Located::Layers { directories, xattrs })

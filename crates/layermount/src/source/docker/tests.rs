@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::digest::ChainId;
 use crate::error::{Error, ErrorKind};
-use crate::image::{Located, OverlayXattrs};
+use crate::image::Located;
 
 enum Reply {
     Json(u16, String),
@@ -80,8 +80,8 @@ impl Fake {
         Docker::at(&format!("unix://{}/sock", self.directory.path().display())).unwrap()
     }
 
-    fn resolve(&self, caller: Caller) -> Result<Image> {
-        self.docker().resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), caller)
+    fn resolve(&self, readable: OverlayXattrs) -> Result<Image> {
+        self.docker().resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), readable)
     }
 
     fn asked(&self) -> Vec<String> {
@@ -166,7 +166,7 @@ fn overlay2_layers_are_used_where_they_lie() {
     for (version, fixture) in [("1.41", "overlay2-20.10"), ("1.44", "overlay2-25")] {
         let fake = Fake::with_fixture(version, fixture);
         let mut top_first = fake.make_directories(&fake.inspect());
-        let image = fake.resolve(Caller::Privileged).unwrap();
+        let image = fake.resolve(OverlayXattrs::Trusted).unwrap();
         let Content::Located(Located::Layers { directories, xattrs }) = image.content() else { panic!("{image:?}") };
         top_first.reverse();
         assert_eq!((directories, *xattrs), (&top_first, OverlayXattrs::Trusted));
@@ -185,10 +185,10 @@ fn overlay2_layers_are_used_where_they_lie() {
 #[test]
 fn what_cannot_be_used_in_place_is_streamed_and_the_reason_kept() {
     let overlay2 = Fake::with_fixture("1.41", "overlay2-20.10");
-    let missing = overlay2.resolve(Caller::Privileged).unwrap();
+    let missing = overlay2.resolve(OverlayXattrs::Trusted).unwrap();
     assert!(streamed_because(&missing).contains("ENOENT"), "a remote engine: {:?}", missing.notes());
     overlay2.make_directories(&overlay2.inspect());
-    let unprivileged = overlay2.resolve(Caller::Unprivileged).unwrap();
+    let unprivileged = overlay2.resolve(OverlayXattrs::User).unwrap();
     assert!(streamed_because(&unprivileged).contains("trusted xattrs"));
 
     // Below a directory like ROOT/100000.100000, the engine is asked whether it remaps owners.
@@ -199,21 +199,21 @@ fn what_cannot_be_used_in_place_is_streamed_and_the_reason_kept() {
         let security_options = vec!["name=userns".to_owned()];
         Ok(engine::Info { security_options, ..engine::Info::default() })
     };
-    match locate::place(&remapped, true, Caller::Privileged, userns).unwrap() {
+    match locate::place(&remapped, true, OverlayXattrs::Trusted, userns).unwrap() {
         Placement::Streamed { reason } => assert!(reason.contains("userns-remap"), "{reason}"),
         other => panic!("{other:?}"),
     }
 
     let rootless = Fake::with_fixture("1.44", "rootless-25");
-    assert!(streamed_because(&rootless.resolve(Caller::Privileged).unwrap()).contains("rootless"));
+    assert!(streamed_because(&rootless.resolve(OverlayXattrs::Trusted).unwrap()).contains("rootless"));
     let vfs = Fake::with_fixture("1.41", "vfs-20.10");
-    assert!(streamed_because(&vfs.resolve(Caller::Privileged).unwrap()).contains("cache-id"));
+    assert!(streamed_because(&vfs.resolve(OverlayXattrs::Trusted).unwrap()).contains("cache-id"));
 }
 
 #[test]
 fn containerd_images_are_streamed_for_the_platform() {
     let fake = Fake::with_fixture("1.52", "containerd-29");
-    let image = fake.resolve(Caller::Privileged).unwrap();
+    let image = fake.resolve(OverlayXattrs::Trusted).unwrap();
     assert!(streamed_because(&image).contains("containerd"));
     assert_eq!(image.manifest_digest(), Some(image.id()));
     assert_eq!(image.config().env(), ["PATH=/bin"]);
@@ -242,7 +242,7 @@ fn containerd_is_asked_for_the_platform_that_is_wanted() {
         })
     });
     let resolve = |platform: &str| {
-        fake.docker().resolve_for(&"tiny:1".parse().unwrap(), &platform.parse().unwrap(), Caller::Privileged)
+        fake.docker().resolve_for(&"tiny:1".parse().unwrap(), &platform.parse().unwrap(), OverlayXattrs::Trusted)
     };
     assert_eq!(resolve("linux/arm64").unwrap().platform().architecture(), "arm64");
     let error = resolve("linux/s390x").unwrap_err();
@@ -261,12 +261,12 @@ fn the_trees_of_vfs_and_of_one_fuse_overlayfs_layer() {
     make(&root.join("vfs/dir/0badcafe"));
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(record.join("cache-id")).unwrap();
     file.write_all(b"0badcafe").unwrap();
-    let image = vfs.resolve(Caller::Privileged).unwrap();
+    let image = vfs.resolve(OverlayXattrs::Trusted).unwrap();
     assert!(matches!(image.content(), Content::Located(Located::Tree(tree)) if *tree == root.join("vfs/dir/0badcafe")));
 
     let fuse = Fake::with_fixture("1.41", "fuse-overlayfs-20.10");
     let directories = fuse.make_directories(&fuse.inspect());
-    let image = fuse.resolve(Caller::Unprivileged).unwrap();
+    let image = fuse.resolve(OverlayXattrs::User).unwrap();
     assert!(matches!(image.content(), Content::Located(Located::Tree(tree)) if *tree == directories[0]), "{image:?}");
 }
 
@@ -279,7 +279,7 @@ fn a_cache_id_cannot_lead_elsewhere() {
     make(&record);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(record.join("cache-id")).unwrap();
     file.write_all(b"../../../etc").unwrap();
-    assert!(streamed_because(&vfs.resolve(Caller::Privileged).unwrap()).contains("no directory name"));
+    assert!(streamed_because(&vfs.resolve(OverlayXattrs::Trusted).unwrap()).contains("no directory name"));
 }
 
 #[test]
@@ -292,7 +292,8 @@ fn over_tcp_everything_is_streamed() {
     let image = std::thread::scope(|scope| {
         // Each question comes over its own connection; one without a question ends it.
         scope.spawn(|| while forward(listener.accept().unwrap().0, &fake) {});
-        let image = docker.resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), Caller::Privileged);
+        let image =
+            docker.resolve_for(&"tiny:1".parse().unwrap(), &"linux/amd64".parse().unwrap(), OverlayXattrs::Trusted);
         drop(TcpStream::connect(address).unwrap());
         image
     });
@@ -326,7 +327,7 @@ fn counts_that_disagree_are_not_mounted() {
     inspect.root_fs.layers.pop();
     let docker = fake.docker();
     let place =
-        |local| locate::place(&inspect, local, Caller::Privileged, || docker.engine()?.info().cloned()).unwrap();
+        |local| locate::place(&inspect, local, OverlayXattrs::Trusted, || docker.engine()?.info().cloned()).unwrap();
     match place(true) {
         Placement::Streamed { reason } => assert!(reason.contains("3 directories for 2 layers"), "{reason}"),
         other => panic!("{other:?}"),
@@ -368,7 +369,7 @@ fn the_chain_of_parents_ends_where_one_was_deleted() {
             }
         })
     });
-    let image = fake.resolve(Caller::Privileged).unwrap();
+    let image = fake.resolve(OverlayXattrs::Trusted).unwrap();
     assert_eq!(image.parent(), Some(&ids[1]));
     assert!(streamed_because(&image).contains("does not tell its storage driver"));
     assert_eq!(fake.docker().parents(&image).unwrap(), ids[1..]);
@@ -387,7 +388,7 @@ fn answers_that_are_not_as_they_should_be() {
     ];
     for (case, reply, says) in cases {
         let fake = Fake::new("1.41", |_| Box::new(move |_, _| reply()));
-        let error = fake.resolve(Caller::Privileged).unwrap_err();
+        let error = fake.resolve(OverlayXattrs::Trusted).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::EngineFailed, "{case}: {error:#}");
         assert!(error.to_string().contains(says), "{case}: {error:#}");
     }
@@ -397,12 +398,12 @@ fn answers_that_are_not_as_they_should_be() {
 fn versions_that_are_not_spoken() {
     for version in ["1.23", "", "x"] {
         let fake = Fake::with_fixture(version, "overlay2-20.10");
-        let error = fake.resolve(Caller::Privileged).unwrap_err();
+        let error = fake.resolve(OverlayXattrs::Trusted).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{version}: {error}");
     }
     // A newer engine is spoken to in our newest version.
     let fake = Fake::with_fixture("1.99", "containerd-29");
-    fake.resolve(Caller::Privileged).unwrap();
+    fake.resolve(OverlayXattrs::Trusted).unwrap();
     assert!(fake.asked().iter().any(|path| path.starts_with("GET /v1.52/")));
 }
 
