@@ -285,7 +285,7 @@ fn documents_that_are_not_what_was_promised() {
     assert_eq!(maker.fails("").kind(), ErrorKind::InvalidImage);
     let config = maker.blob(CONFIG, maker.config("linux/amd64").to_string());
     maker.index(&[maker.manifest(&json!({"config": config, "layers": []}))]);
-    assert!(format!("{:#}", maker.fails("")).contains("0 layers in the manifest, but 1 diff IDs"));
+    assert!(format!("{:#}", maker.fails("")).contains("layers in the manifest: 0, but diff IDs in the config: 1"));
     let unknown = maker.blob("application/x-lzma", "layer");
     maker.index(&[maker.manifest(&json!({"config": config, "layers": [unknown]}))]);
     assert!(format!("{:#}", maker.fails("")).contains("application/x-lzma"));
