@@ -113,8 +113,7 @@ fn oci_layout_serves_cold_and_warm() {
 }
 
 /// What an engine puts into every container of its own, and what its unpacker changes: dockerd makes the root directory
-/// anew, and turns
-/// times before 1970 into 1970.
+/// anew, and turns times before 1970 into 1970.
 fn ignoring_dockers_own() -> Ignore {
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
     Ignore {

@@ -6,8 +6,7 @@
 //! together, in whatever order they stand, into what the layer says about its tree (OCI image specification, `layer.md`).
 //!
 //! The `tar` crate reads none of this: up to 0.4.46 its PAX reader splits records at newlines before it honours their
-//! length, so
-//! that the value of an xattr can name another link target. Only its header structs are used.
+//! length, so that the value of an xattr can name another link target. Only its header structs are used.
 
 mod archive;
 mod entry;

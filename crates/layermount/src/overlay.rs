@@ -3,8 +3,7 @@
 //! Every overlay has an upper directory, also a read-only one (an empty one in memory): a single layer can then be
 //! mounted, mount points
 //! can be made in an image that lacks them, and the root directory gets the attributes that the image says, which
-//! overlayfs takes
-//! from the topmost directory.
+//! overlayfs takes from the topmost directory.
 //!
 //! Source of the rules: the kernel's `Documentation/filesystems/overlayfs.rst`.
 
@@ -78,12 +77,11 @@ impl Overlay {
     /// # Errors
     ///
     /// [`ErrorKind::Busy`] when somebody else uses the persistent upper, [`ErrorKind::Unsupported`] when the layers are
-    /// marked for
-    /// privileged users and the caller is none, and whatever the kernel says.
+    /// marked for privileged users and the caller is none, and whatever the kernel says.
     pub fn mount(self) -> Result<RootMount> {
         let Self { stack, upper, kernel } = self;
         let caller = Caller::current();
-        OverlaySpec::new(&stack, &upper)?;
+        spec::check(&stack)?;
         if stack.xattrs() == OverlayXattrs::Trusted && caller.overlay_xattrs() == OverlayXattrs::User {
             return Err(OverlayError::ForeignMarks.into());
         }

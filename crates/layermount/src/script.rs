@@ -2,8 +2,7 @@
 //!
 //! What has to be done to mount an overlay, to furnish it and to enter it is first written down as a [`Script`]: a list of
 //! [`Step`]s, each about one system call with its arguments ready. A script can be run in this process (`pivot`), or in
-//! a cloned
-//! child of a threaded program (`spawn`), where nothing may be allocated. A step that fails comes back as a number and
+//! a cloned child of a threaded program (`spawn`), where nothing may be allocated. A step that fails comes back as a number and
 //! an errno, and the script, which the parent still has, turns it into words.
 //!
 //! Descriptors that come into being while a script runs are named by [`Slot`]s.

@@ -1,8 +1,7 @@
 //! Mounting, entering and spawning, on this kernel.
 //!
 //! The test harness has threads, and a process with threads can neither pivot nor make a user namespace. So this binary
-//! brings its
-//! own: each case is a function that runs in a forked child of a process with a single thread.
+//! brings its own: each case is a function that runs in a forked child of a process with a single thread.
 
 #![allow(unsafe_code, reason = "fork, in a process with one thread")]
 #![allow(clippy::disallowed_methods, reason = "trees for tests are made by path, and forked children end by exit")]

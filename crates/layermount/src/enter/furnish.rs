@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 /// What is mounted over and into an image's tree when it is entered. Plain data; `Display` prints it.
 ///
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` are files in memory, mounted over the image's own. So neither
-/// the image nor
-/// a persistent upper keeps them (mount points that are missing are made there, empty).
+/// the image nor a persistent upper keeps them (mount points that are missing are made there, empty).
 ///
 /// An image in which `/proc`, `/sys` or `/dev` is anything but an ordinary directory is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -167,10 +167,11 @@ fn push_files(
     targets: &mut Vec<(Slot, CString, TargetKind)>,
 ) {
     let hostname = around.hostname;
+    let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
     let files = [
         (furnish.hostname, c"hostname", c"/etc/hostname", format!("{hostname}\n").into_bytes()),
-        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read("/etc/hosts"), hostname)),
-        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read("/etc/resolv.conf")),
+        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
+        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
     ];
     if !files.iter().any(|(on, ..)| *on) {
         return;

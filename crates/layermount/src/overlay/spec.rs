@@ -94,6 +94,11 @@ fn top_first(stack: &LayerStack) -> Result<(Vec<&StackedLayer>, Vec<&StackedLaye
     }
 }
 
+/// Whether overlayfs can take this many layers.
+pub(super) fn check(stack: &LayerStack) -> Result<(), OverlayError> {
+    top_first(stack).map(drop)
+}
+
 /// The layers as arguments for the kernel; opened once more when the overlay is mounted in another namespace.
 pub(super) fn lowers<'a>(stack: &'a LayerStack, reopen: bool) -> Result<Lowers<'a>, OverlayError> {
     let (top, bottom) = top_first(stack)?;

@@ -1,8 +1,7 @@
 //! Removes a tree through directory descriptors, without ever following a symlink.
 //!
 //! The one recursive deletion of this crate: of half-made layers, of what an archive replaces, of what `prune` has
-//! renamed to the
-//! trash. Never for anything that is or was a mount point.
+//! moved into a stage. Never for anything that is or was a mount point.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

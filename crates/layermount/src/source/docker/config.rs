@@ -62,8 +62,7 @@ pub(super) fn document(inspect: &Inspect, history: &[HistoryStep]) -> serde_json
 }
 
 /// Which steps made no layer. The engine keeps that to itself, and a layer may have no bytes, so it is worked out: by
-/// size where
-/// that gives the right count, else by size and instruction. Where neither does, the counts do not agree, and
+/// size where that gives the right count, else by size and instruction. Where neither does, the counts do not agree, and
 /// [`Config`](crate::Config) then claims no step for any layer.
 fn empty_layers(steps: &[&HistoryStep], layers: usize) -> Vec<bool> {
     let none = |_: &HistoryStep| false;

@@ -1,8 +1,7 @@
 //! Where the Docker Engine listens.
 //!
 //! In order: an explicit host, `DOCKER_HOST`, `DOCKER_CONTEXT` or the current context of `~/.docker/config.json`, then
-//! the first
-//! of the usual sockets that exists. Spellings are those of `docker --host`.
+//! the first of the usual sockets that exists. Spellings are those of `docker --host`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

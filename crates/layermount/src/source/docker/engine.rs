@@ -36,8 +36,7 @@ impl Version {
 /// One engine, and the API version that both sides speak.
 ///
 /// `GET /_ping` tells the engine's version in a header, in less than a millisecond; `GET /version` runs `runc
-/// --version` for its
-/// answer, which takes fifteen.
+/// --version` for its answer, which takes fifteen.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     client: Client,
