@@ -76,6 +76,15 @@ enum Target {
     Below(Vec<Name>),
 }
 
+/// Where one component of a name leads.
+enum Look {
+    At(NodeId),
+    /// This layer has said nothing of it so far.
+    Missing,
+    /// It is no directory.
+    Blocked,
+}
+
 impl Fold {
     pub(crate) fn new(limits: &LayerLimits) -> Self {
         let limits = limits.clone();
@@ -228,6 +237,25 @@ impl Fold {
         Ok(self.tree.newest())
     }
 
+    /// Looks for one component of a name in `here`. A symlink's target is put in front of `left`.
+    fn look(
+        &self,
+        here: NodeId,
+        component: &Name,
+        left: &mut VecDeque<Name>,
+        symlinks: &mut usize,
+    ) -> Result<Look, Refusal> {
+        if &**component == b".." {
+            return Ok(Look::At(self.tree.parent(here)));
+        }
+        let Some(child) = self.tree.child(here, component) else { return Ok(Look::Missing) };
+        match self.tree.what(child) {
+            What::Directory { .. } | What::Mentioned => Ok(Look::At(child)),
+            What::Leaf { symlink: Some(target) } => follow(target, here, left, symlinks).map(Look::At),
+            What::Leaf { symlink: None } | What::Open(_) => Ok(Look::Blocked),
+        }
+    }
+
     /// Goes to the directory with this path, through symlinks of this layer, staying inside the root as a process would that
     /// has it as its root. What is missing on the way becomes an implied directory.
     fn walk(&mut self, path: &[&[u8]], implied: &mut Vec<NodeId>) -> Result<NodeId, Refusal> {
@@ -235,24 +263,14 @@ impl Fold {
         let mut here = NodeId::ROOT;
         let mut symlinks = 0;
         while let Some(component) = left.pop_front() {
-            if &*component == b".." {
-                here = self.tree.parent(here);
-                continue;
-            }
-            let Some(child) = self.tree.child(here, &component) else {
-                check_component(&component)?;
-                here = self.insert(here, &component, What::directory(None))?;
-                implied.push(here);
-                continue;
-            };
-            match self.tree.what(child) {
-                What::Directory { .. } => here = child,
-                What::Leaf { symlink: Some(target) } => {
-                    here = follow(target, here, &mut left, &mut symlinks)?;
+            match self.look(here, &component, &mut left, &mut symlinks)? {
+                Look::At(node) => here = node,
+                Look::Missing => {
+                    check_component(&component)?;
+                    here = self.insert(here, &component, What::directory(None))?;
+                    implied.push(here);
                 }
-                What::Leaf { symlink: None } | What::Open(_) | What::Mentioned => {
-                    return Err(Refusal::Because("it lies under something that is not a directory"));
-                }
+                Look::Blocked => return Err(Refusal::Because("it lies under something that is not a directory")),
             }
         }
         Ok(here)
@@ -271,28 +289,25 @@ impl Fold {
         let mut here = NodeId::ROOT;
         let mut symlinks = 0;
         while let Some(component) = left.pop_front() {
-            if &*component == b".." {
-                here = self.tree.parent(here);
-                continue;
+            if left.is_empty()
+                && let Some(child) = self.tree.child(here, &component)
+            {
+                return Ok(Target::Here(child));
             }
-            let Some(child) = self.tree.child(here, &component) else {
-                let mut path: Vec<Name> = self.tree.path(here).into_iter().map(Name::from).collect();
-                left.push_front(component);
-                for component in left {
-                    match &*component {
-                        b".." => drop(path.pop()),
-                        _ => path.push(component),
+            match self.look(here, &component, &mut left, &mut symlinks)? {
+                Look::At(node) => here = node,
+                Look::Missing => {
+                    let mut path: Vec<Name> = self.tree.path(here).into_iter().map(Name::from).collect();
+                    left.push_front(component);
+                    for component in left {
+                        match &*component {
+                            b".." => drop(path.pop()),
+                            _ => path.push(component),
+                        }
                     }
+                    return Ok(Target::Below(path));
                 }
-                return Ok(Target::Below(path));
-            };
-            match self.tree.what(child) {
-                _ if left.is_empty() => return Ok(Target::Here(child)),
-                What::Directory { .. } => here = child,
-                What::Leaf { symlink: Some(target) } => {
-                    here = follow(target, here, &mut left, &mut symlinks)?;
-                }
-                What::Leaf { symlink: None } | What::Open(_) | What::Mentioned => {
+                Look::Blocked => {
                     return Err(Refusal::Because("a hard link to a name under something that is not a directory"));
                 }
             }

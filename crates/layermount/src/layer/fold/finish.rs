@@ -6,7 +6,7 @@ use super::super::LayerError;
 use super::super::entry::Attributes;
 use super::super::path::Name;
 use super::tree::{NodeId, What};
-use super::{Fold, Refusal, follow};
+use super::{Fold, Look, Refusal};
 
 /// What a layer says beyond the things that were put already.
 #[derive(Debug)]
@@ -129,20 +129,10 @@ impl Fold {
         let mut here = NodeId::ROOT;
         let mut symlinks = 0;
         while let Some(component) = left.pop_front() {
-            if &*component == b".." {
-                here = self.tree.parent(here);
-                continue;
-            }
-            let Some(child) = self.tree.child(here, &component) else {
-                here = self.insert(here, &component, What::Mentioned)?;
-                continue;
-            };
-            match self.tree.what(child) {
-                What::Directory { .. } | What::Mentioned => here = child,
-                What::Leaf { symlink: Some(target) } => {
-                    here = follow(target, here, &mut left, &mut symlinks)?;
-                }
-                What::Leaf { symlink: None } | What::Open(_) => return Ok(None),
+            match self.look(here, &component, &mut left, &mut symlinks)? {
+                Look::At(node) => here = node,
+                Look::Missing => here = self.insert(here, &component, What::Mentioned)?,
+                Look::Blocked => return Ok(None),
             }
         }
         Ok(Some(here))
