@@ -11,17 +11,20 @@
 mod blob;
 mod compression;
 mod gzip;
+mod pipeline;
+mod source;
 #[cfg(feature = "zstd")]
 mod zstd;
 
 pub(crate) use compression::Compression;
+pub(crate) use pipeline::decode;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::digest::{Algorithm, DiffId, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::image::Descriptor;
-use blob::Blob;
+use source::Source;
 
 /// How much of a blob is believed.
 #[derive(Debug, Clone)]
@@ -44,12 +47,17 @@ impl Default for DecodeLimits {
 /// Reads the tar archive out of a blob.
 #[derive(Debug)]
 pub(crate) struct Decoder<R: Read> {
-    stream: Stream<R>,
+    source: Source<R>,
     /// `None` where blob and archive are the same bytes under the same algorithm, so that one hash serves both.
     hasher: Option<Hasher>,
-    tar_size: u64,
-    limits: DecodeLimits,
+    /// The piece of the archive that was decoded last, of which what stands before `start` was handed out.
+    piece: Vec<u8>,
+    start: usize,
 }
+
+/// How much of an archive is decoded at once. Much smaller pieces slow inflating down; much larger ones fall out of the
+/// processor's cache before they are hashed and written.
+const PIECE: usize = 256 << 10;
 
 /// What a blob turned out to hold, once all of it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,118 +69,51 @@ pub(crate) struct Decoded {
     pub(crate) blob_digest: Option<Digest>,
 }
 
-enum Stream<R: Read> {
-    Plain(Blob<R>),
-    Gzip(Box<gzip::Members<R>>),
-    #[cfg(feature = "zstd")]
-    Zstd(zstd::Frames<R>),
-}
-
-impl<R: Read> std::fmt::Debug for Stream<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plain(_) => "Plain",
-            Self::Gzip(_) => "Gzip",
-            #[cfg(feature = "zstd")]
-            Self::Zstd(_) => "Zstd",
-        })
-    }
-}
-
-impl<R: Read> Stream<R> {
-    fn blob(&self) -> &Blob<R> {
-        match self {
-            Self::Plain(blob) => blob,
-            Self::Gzip(members) => members.blob(),
-            #[cfg(feature = "zstd")]
-            Self::Zstd(frames) => frames.blob(),
-        }
-    }
-
-    fn into_blob(self) -> Blob<R> {
-        match self {
-            Self::Plain(blob) => blob,
-            Self::Gzip(members) => members.into_blob(),
-            #[cfg(feature = "zstd")]
-            Self::Zstd(frames) => frames.into_blob(),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(blob) => blob.read(buffer),
-            Self::Gzip(members) => members.read(buffer),
-            #[cfg(feature = "zstd")]
-            Self::Zstd(frames) => frames.read(buffer),
-        }
-    }
-}
-
 impl<R: Read> Decoder<R> {
     /// Looks at the first bytes of `blob`; with `expected`, its size and digest are checked by [`Decoder::finish`].
     pub(crate) fn new(blob: R, expected: Option<&Descriptor>, limits: &DecodeLimits) -> Result<Self> {
-        if let Some(descriptor) = expected {
-            compression::check_media_type(descriptor.media_type())?;
-        }
-        let mut blob = Blob::new(blob, expected)?;
-        let compression = Compression::sniff(blob.peek(compression::MAGIC_LENGTH).map_err(from_read)?)?;
-        let shared = compression == Compression::None && blob.algorithm() == Some(Algorithm::Sha256);
-        let stream = match compression {
-            Compression::None => Stream::Plain(blob),
-            Compression::Gzip => Stream::Gzip(Box::new(gzip::Members::new(blob))),
-            #[cfg(feature = "zstd")]
-            Compression::Zstd => Stream::Zstd(zstd::Frames::new(blob).map_err(from_read)?),
-            #[cfg(not(feature = "zstd"))]
-            Compression::Zstd => return Err(DecodeError::ZstdMissing.into()),
-        };
-        let hasher = (!shared).then(|| Hasher::new(Algorithm::Sha256));
-        Ok(Self { stream, hasher, tar_size: 0, limits: limits.clone() })
+        let source = Source::new(blob, expected, limits)?;
+        let hasher = (!source.is_archive_itself()).then(|| Hasher::new(Algorithm::Sha256));
+        Ok(Self { source, hasher, piece: Vec::new(), start: 0 })
     }
 
     /// Reads what is left, then compares the blob with its descriptor: size first, then digest.
     pub(crate) fn finish(mut self) -> Result<Decoded> {
-        let mut rest = vec![0; blob::BUFFER];
-        while self.read(&mut rest).map_err(from_read)? > 0 {}
-        let Self { stream, hasher, tar_size, .. } = self;
-        let (blob_size, blob_digest) = stream.into_blob().verify()?;
-        let diff_id = match (hasher, &blob_digest) {
-            (Some(hasher), _) => hasher.finish(),
-            (None, Some(digest)) => digest.clone(),
-            (None, None) => return Err(DecodeError::Corrupt("the archive was not hashed".into()).into()),
-        };
-        Ok(Decoded { diff_id: DiffId(diff_id), tar_size, blob_size, blob_digest })
-    }
-
-    fn check_expansion(&self) -> Result<(), DecodeError> {
-        let DecodeLimits { tar_bytes, ratio, ratio_floor } = self.limits;
-        if self.tar_size > tar_bytes {
-            return Err(DecodeError::TooLong { limit: tar_bytes });
+        loop {
+            let count = self.fill_buf().map_err(from_read)?.len();
+            if count == 0 {
+                return self.source.finish(self.hasher);
+            }
+            self.consume(count);
         }
-        let blob_size = self.stream.blob().taken();
-        if self.tar_size > ratio_floor && self.tar_size / ratio > blob_size {
-            return Err(DecodeError::Bomb { tar: self.tar_size, blob: blob_size, limit: ratio });
-        }
-        Ok(())
     }
 }
 
 /// Errors carry this crate's [`Error`] inside; [`from_read`] takes it out again.
+impl<R: Read> BufRead for Decoder<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.piece.len() {
+            self.start = 0;
+            self.piece.resize(PIECE, 0);
+            let count = self.source.fill(&mut self.piece);
+            self.piece.truncate(*count.as_ref().unwrap_or(&0));
+            count?;
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&self.piece);
+            }
+        }
+        Ok(self.piece.get(self.start..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start = self.piece.len().min(self.start + count);
+    }
+}
+
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.stream.read(buffer).map_err(|error| {
-            // A blob that ends early is short, whatever the decompressor thought of its last bytes.
-            match self.stream.blob().check_short() {
-                Err(short) => io::Error::other(Error::from(short)),
-                Ok(()) if error.get_ref().is_some_and(|inner| inner.is::<Error>()) => error,
-                Ok(()) if error.raw_os_error().is_some() => error,
-                Ok(()) => io::Error::other(Error::from(DecodeError::Corrupt(error.to_string()))),
-            }
-        })?;
-        if let (Some(hasher), Some(bytes)) = (&mut self.hasher, buffer.get(..count)) {
-            hasher.update(bytes);
-        }
-        self.tar_size += count as u64;
-        self.check_expansion().map_err(|error| io::Error::other(Error::from(error)))?;
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
         Ok(count)
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct LayerLimits {
     /// Linux takes values of up to 64 KiB (`XATTR_SIZE_MAX`).
     pub(crate) xattr_bytes: usize,
     pub(crate) sparse_regions: usize,
+    /// What stays in memory until the layer's end: names, symlinks, whiteouts, and the xattrs of directories.
+    pub(crate) kept_bytes: u64,
 }
 
 impl Default for LayerLimits {
@@ -51,6 +53,7 @@ impl Default for LayerLimits {
             xattrs: 256,
             xattr_bytes: 64 << 10,
             sparse_regions: 10_000,
+            kept_bytes: 256 << 20,
         }
     }
 }

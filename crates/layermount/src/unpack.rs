@@ -27,12 +27,12 @@ pub(crate) use listing::{FileContent, Listing};
 pub(crate) use remove::remove_tree;
 
 use std::ffi::CString;
-use std::io::Read;
+use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ErrorKind, Fault, Result, SyscallError};
+use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::layer::{Archive, Attributes, Fold, LayerError, LayerLimits, Meaning, Verdict, judge, quote};
 use crate::stack::RootAttributes;
@@ -147,8 +147,14 @@ pub(crate) struct Skipped {
     pub(crate) xattrs: u64,
 }
 
-/// Unpacks the archive `tar` into the empty directory `into`. On failure the directory holds remains: remove it.
-pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<(Unpacked, Listing)> {
+/// Unpacks the archive `tar` into the empty directory `into` and lists its files. On failure the directory holds remains:
+/// remove it.
+pub(crate) fn unpack(
+    tar: &mut dyn BufRead,
+    into: BorrowedFd<'_>,
+    listing: &mut dyn Write,
+    options: &UnpackOptions,
+) -> Result<Unpacked> {
     let mut archive = Archive::new(tar, &options.limits);
     let mut fold = Fold::new(&options.limits);
     let mut writer = Writer::new(Root::new(into), Metadata::probe(into, options)?);
@@ -171,15 +177,13 @@ pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackO
             })
             .collect(),
         links: (links.into_iter())
-            .map(|(node, target)| OpenLink {
-                path: fold.path(node).into_iter().collect(),
-                target: target.into_iter().collect(),
-            })
+            .map(|(node, target)| OpenLink { path: fold.path(node).into_iter().collect(), target: LayerPath(target) })
             .collect(),
     };
     let root = root.map(|attributes| root_attributes(attributes, options.xattrs));
     let unpacked = Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() };
-    Ok((unpacked, writer.listing(&fold)))
+    writer.list(&fold, listing).and_then(|()| listing.flush()).syscall("write", || "listing".into())?;
+    Ok(unpacked)
 }
 
 fn root_attributes(attributes: Attributes, namespace: OverlayXattrs) -> RootAttributes {

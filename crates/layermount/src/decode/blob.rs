@@ -59,6 +59,11 @@ impl<R: Read> Blob<R> {
         self.read - (self.end - self.start) as u64
     }
 
+    /// Whether the source has nothing more to give.
+    pub(super) fn has_all(&self) -> bool {
+        self.ended || self.expected.as_ref().is_some_and(|expected| expected.size == self.read)
+    }
+
     /// The next bytes without taking them: `length` of them unless the blob ends before.
     pub(super) fn peek(&mut self, length: usize) -> io::Result<&[u8]> {
         while self.end - self.start < length && !self.ended {

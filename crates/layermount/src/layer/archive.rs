@@ -1,6 +1,6 @@
 //! [`Archive`]: the entries of a tar archive, one after the other.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead};
 
 use super::entry::{Attributes, Entry, Kind, Region};
 use super::header::{BLOCK, Block, text};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// skipped. The archive ends at two blocks of zeros, or where the stream ends between two entries.
 #[derive(Debug)]
 pub(crate) struct Archive<R> {
-    input: BufReader<R>,
+    input: R,
     limits: LayerLimits,
     /// Where we are, for messages.
     offset: u64,
@@ -34,9 +34,8 @@ struct Pending {
     link: Option<Vec<u8>>,
 }
 
-impl<R: Read> Archive<R> {
+impl<R: BufRead> Archive<R> {
     pub(crate) fn new(input: R, limits: &LayerLimits) -> Self {
-        let input = BufReader::with_capacity(256 << 10, input);
         Self { input, limits: limits.clone(), offset: 0, entries: 0, data: 0, padding: 0 }
     }
 

@@ -15,13 +15,12 @@ pub(crate) use finish::{DirectoryEnd, Meaning};
 pub(crate) use tree::NodeId;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use super::entry::{Attributes, Device, Entry, Kind};
 use super::path::{Name, check_component, clean};
 use super::whiteout::{Mark, mark};
 use super::{LayerLimits, Refusal};
-use tree::{Node, Tree, What};
+use tree::{Text, Tree, What};
 
 /// Symlinks followed in one name, as in the kernel (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
@@ -31,9 +30,9 @@ pub(crate) struct Fold {
     tree: Tree,
     limits: LayerLimits,
     root: Option<Attributes>,
-    /// Paths as they were named; resolved when the tree is complete.
-    whiteouts: Vec<Vec<Name>>,
-    opaque: Vec<Vec<Name>>,
+    /// Cleaned paths as they were named; resolved when the tree is complete.
+    whiteouts: Vec<Text>,
+    opaque: Vec<Text>,
 }
 
 /// What a backing does for one entry, in this order: make `implied`, remove what is `displaced`, `put`.
@@ -73,7 +72,7 @@ pub(crate) enum Put {
 enum Target {
     Here(NodeId),
     /// Not in this layer so far: its path, through this layer's symlinks.
-    Below(Vec<Name>),
+    Below(Vec<u8>),
 }
 
 /// Where one component of a name leads.
@@ -88,7 +87,7 @@ enum Look {
 impl Fold {
     pub(crate) fn new(limits: &LayerLimits) -> Self {
         let limits = limits.clone();
-        Self { tree: Tree::new(), limits, root: None, whiteouts: Vec::new(), opaque: Vec::new() }
+        Self { tree: Tree::new(&limits), limits, root: None, whiteouts: Vec::new(), opaque: Vec::new() }
     }
 
     /// Takes one more entry; `None` if nothing is to be done about it before the end.
@@ -100,16 +99,15 @@ impl Fold {
             return Err(Refusal::Because("a whiteout that is a directory"));
         }
         let Some((last, parents)) = components.split_last() else { return self.add_root(entry).map(|()| None) };
-        let owned = |components: &[&[u8]]| components.iter().map(|&component| Name::from(component)).collect();
         match mark {
             Mark::Aufs => Ok(None),
             Mark::Opaque => {
-                self.opaque.push(owned(parents));
+                let path = self.keep_path(parents)?;
+                self.opaque.push(path);
                 Ok(None)
             }
             Mark::Whiteout(name) => {
-                let mut path: Vec<Name> = owned(parents);
-                path.push(name.into());
+                let path = self.keep_path(&[parents, &[name]].concat())?;
                 self.whiteouts.push(path);
                 Ok(None)
             }
@@ -136,6 +134,19 @@ impl Fold {
         self.tree.is_attached(node)
     }
 
+    /// What a directory's own entry said.
+    pub(crate) fn attributes(&self, node: NodeId) -> Option<&Attributes> {
+        match self.tree.what(node) {
+            What::Directory(Some(attributes)) => self.tree.attributes(attributes),
+            _ => None,
+        }
+    }
+
+    /// Marks count as entries in any case, so only their names need watching.
+    fn keep_path(&mut self, components: &[&[u8]]) -> Result<Text, Refusal> {
+        self.tree.keep_text(&components.join(&b'/'))
+    }
+
     fn add_root(&mut self, entry: &Entry) -> Result<(), Refusal> {
         if entry.kind != Kind::Directory {
             return Err(Refusal::Because("the root can only be a directory"));
@@ -155,7 +166,7 @@ impl Fold {
         let what = match &entry.kind {
             Kind::Directory => {
                 if let Some(node) = existing
-                    && self.tree.set_attributes(node, &entry.attributes)
+                    && self.tree.set_attributes(node, &entry.attributes)?
                 {
                     // A directory over a directory: the same one, with other attributes. They are set at the end.
                     return Ok((!implied.is_empty()).then_some(Step {
@@ -164,7 +175,7 @@ impl Fold {
                         put: Put::Nothing { node },
                     }));
                 }
-                What::directory(Some(entry.attributes.clone()))
+                self.tree.directory(&entry.attributes)?
             }
             Kind::HardLink(target) => match self.target(target)? {
                 Target::Here(target) => {
@@ -173,22 +184,20 @@ impl Fold {
                     }
                     return self.link(parent, name, existing, target, implied).map(Some);
                 }
-                Target::Below(path) => What::Open(path.into()),
+                Target::Below(path) => What::Open(self.tree.keep_text(&path)?),
             },
-            Kind::Symlink(target) => What::Leaf { symlink: Some(Rc::from(target.as_slice())) },
+            Kind::Symlink(target) => What::Symlink(self.tree.keep_text(target)?),
             Kind::CharDevice(Device { major: 0, minor: 0 }) => {
                 return Err(Refusal::Because("a character device 0:0 would be a whiteout to overlayfs"));
             }
-            Kind::File { .. } | Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => What::Leaf { symlink: None },
+            Kind::File { .. } | Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => What::Leaf,
         };
         let displaced = self.displace(parent, name);
-        let put_directory = matches!(what, What::Directory { .. });
-        let open = matches!(what, What::Open(_));
-        let node = self.insert(parent, name, what)?;
-        let put = match (open, put_directory) {
-            (true, _) => Put::Nothing { node },
-            (_, true) => Put::Directory(node),
-            (_, false) => Put::Leaf(node),
+        let node = self.tree.insert(parent, name, what)?;
+        let put = match what {
+            What::Open(_) => Put::Nothing { node },
+            What::Directory(_) => Put::Directory(node),
+            _ => Put::Leaf(node),
         };
         Ok(Some(Step { implied, displaced, put }))
     }
@@ -202,16 +211,15 @@ impl Fold {
         implied: Vec<NodeId>,
     ) -> Result<Step, Refusal> {
         let what = match self.tree.what(target) {
-            What::Directory { .. } => return Err(Refusal::Because("a hard link to a directory")),
-            other => other.clone(),
+            What::Directory(_) => return Err(Refusal::Because("a hard link to a directory")),
+            other => other,
         };
         if existing.is_some_and(|existing| self.tree.is_inside(target, existing)) {
             return Err(Refusal::Because("a hard link into the directory that it replaces"));
         }
         let displaced = self.displace(parent, name);
-        let open = matches!(what, What::Open(_));
-        let node = self.insert(parent, name, what)?;
-        let put = if open { Put::Nothing { node } } else { Put::Link { node, target } };
+        let node = self.tree.insert(parent, name, what)?;
+        let put = if matches!(what, What::Open(_)) { Put::Nothing { node } } else { Put::Link { node, target } };
         Ok(Step { implied, displaced, put })
     }
 
@@ -219,55 +227,53 @@ impl Fold {
     fn displace(&mut self, parent: NodeId, name: &[u8]) -> Displaced {
         let Some(node) = self.tree.remove(parent, name) else { return Displaced::Nothing };
         match self.tree.what(node) {
-            What::Directory { .. } => Displaced::Tree,
-            What::Leaf { .. } => Displaced::Leaf,
+            What::Directory(_) => Displaced::Tree,
+            What::Leaf | What::Symlink(_) => Displaced::Leaf,
             What::Open(_) | What::Mentioned => Displaced::Nothing,
         }
-    }
-
-    fn insert(&mut self, parent: NodeId, name: &[u8], what: What) -> Result<NodeId, Refusal> {
-        let node = Node::new(parent, name, what);
-        let (bytes, depth) = self.tree.insert(node, self.limits.entries)?.measure;
-        if bytes > self.limits.path_bytes {
-            return Err(Refusal::Limit { what: "bytes of a path", limit: self.limits.path_bytes as u64 });
-        }
-        if depth > self.limits.path_depth {
-            return Err(Refusal::Limit { what: "components of a path", limit: self.limits.path_depth as u64 });
-        }
-        Ok(self.tree.newest())
     }
 
     /// Looks for one component of a name in `here`. A symlink's target is put in front of `left`.
     fn look(
         &self,
         here: NodeId,
-        component: &Name,
+        component: &[u8],
         left: &mut VecDeque<Name>,
         symlinks: &mut usize,
     ) -> Result<Look, Refusal> {
-        if &**component == b".." {
+        if component == b".." {
             return Ok(Look::At(self.tree.parent(here)));
         }
         let Some(child) = self.tree.child(here, component) else { return Ok(Look::Missing) };
         match self.tree.what(child) {
-            What::Directory { .. } | What::Mentioned => Ok(Look::At(child)),
-            What::Leaf { symlink: Some(target) } => follow(target, here, left, symlinks).map(Look::At),
-            What::Leaf { symlink: None } | What::Open(_) => Ok(Look::Blocked),
+            What::Directory(_) | What::Mentioned => Ok(Look::At(child)),
+            What::Symlink(target) => follow(self.tree.text(target), here, left, symlinks).map(Look::At),
+            What::Leaf | What::Open(_) => Ok(Look::Blocked),
         }
     }
 
     /// Goes to the directory with this path, through symlinks of this layer, staying inside the root as a process would that
     /// has it as its root. What is missing on the way becomes an implied directory.
     fn walk(&mut self, path: &[&[u8]], implied: &mut Vec<NodeId>) -> Result<NodeId, Refusal> {
-        let mut left: VecDeque<Name> = path.iter().map(|&component| component.into()).collect();
         let mut here = NodeId::ROOT;
+        // Nearly every name leads through directories alone that are known already.
+        let mut known = path.iter();
+        let rest = loop {
+            let rest = known.as_slice();
+            let Some(component) = known.next() else { return Ok(here) };
+            match self.tree.child(here, component) {
+                Some(child) if matches!(self.tree.what(child), What::Directory(_)) => here = child,
+                _ => break rest,
+            }
+        };
+        let mut left: VecDeque<Name> = rest.iter().map(|&component| component.into()).collect();
         let mut symlinks = 0;
         while let Some(component) = left.pop_front() {
             match self.look(here, &component, &mut left, &mut symlinks)? {
                 Look::At(node) => here = node,
                 Look::Missing => {
                     check_component(&component)?;
-                    here = self.insert(here, &component, What::directory(None))?;
+                    here = self.tree.insert(here, &component, What::Directory(None))?;
                     implied.push(here);
                 }
                 Look::Blocked => return Err(Refusal::Because("it lies under something that is not a directory")),
@@ -305,7 +311,7 @@ impl Fold {
                             _ => path.push(component),
                         }
                     }
-                    return Ok(Target::Below(path));
+                    return Ok(Target::Below(path.join(&b'/')));
                 }
                 Look::Blocked => {
                     return Err(Refusal::Because("a hard link to a name under something that is not a directory"));

@@ -1,4 +1,4 @@
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use layermount_fixtures::case;
 use serde_json::{Value, json};
@@ -12,7 +12,8 @@ fn read(tar: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
 }
 
 fn read_with(tar: impl Read, limits: &LayerLimits) -> Result<Vec<(Entry, Vec<u8>)>> {
-    let mut archive = Archive::new(tar, limits);
+    // No multiple of a block, so that pieces end anywhere.
+    let mut archive = Archive::new(BufReader::with_capacity(1000, tar), limits);
     let mut entries = Vec::new();
     while let Some(entry) = archive.next()? {
         let mut data = Vec::new();

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use crate::decode::Decoder;
 use crate::digest::DiffId;
 use crate::error::{Error, ErrorKind, Fault, Result, ResultExt};
 use crate::image::{ImageArchive, Layer};
@@ -61,8 +60,8 @@ pub(super) fn make(work: &Work<'_>, shelf: &Shelf, archive: &dyn ImageArchive) -
         let read = member.size();
         let mut member = Member { bytes: start.as_slice().chain(member), archive };
         let diff_id = Stage::with(work.root, |stage| {
-            let decoder = Decoder::new(&mut member as &mut dyn Read, None, &work.form.decode)?;
-            work.unpack_and_publish(shelf, stage, decoder, |found| missing.contains_key(found))
+            let member = &mut member as &mut dyn Read;
+            work.unpack_and_publish(shelf, stage, (member, None), |found| missing.contains_key(found))
         })
         .context(|| format!("{name} of {}", archive.describe()))?;
         if let Some(layer) = missing.remove(&diff_id) {

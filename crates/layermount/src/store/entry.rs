@@ -1,6 +1,7 @@
 //! Entries: complete, verified layers below `layers/`.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::digest::{ChainId, DiffId};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::image::{Layer, OverlayXattrs};
 use crate::stack::StackedLayer;
-use crate::unpack::{Listing, Unpacked};
+use crate::unpack::Unpacked;
 
 use super::StoreError;
 use super::root::{Part, StoreRoot, open_or_create};
@@ -204,18 +205,19 @@ enum ReadError {
 }
 
 /// Writes what stands beside the tree of a layer that is being made.
-pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: &Listing) -> Result<()> {
+pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
     let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { file: RECORD.into(), source })?;
-    write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?;
-    let mut lines = Vec::new();
-    listing.write(&mut lines).syscall("write", || LISTING.into())?;
-    write_file(directory, LISTING, &lines).syscall("write", || LISTING.into())?;
-    Ok(())
+    Ok(write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?)
+}
+
+/// The file of checksums, to be written.
+pub(crate) fn create_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File>, SyscallError> {
+    Ok(BufWriter::new(create_file(directory, LISTING).syscall("openat", || LISTING.into())?))
 }
 
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
+    let mut file = File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -223,7 +225,10 @@ pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Resul
 
 /// Writes a file anew. Where readers may be about, write into a stage and publish.
 pub(crate) fn write_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    create_file(directory, name)?.write_all(bytes)
+}
+
+fn create_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(bytes)
+    Ok(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }

@@ -1,14 +1,15 @@
 //! From an [`Image`] to a [`LayerStack`]: locate, look up, or make.
 
 use std::collections::HashSet;
+use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::decode::{DecodeLimits, Decoder};
+use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
 use crate::error::{Error, Result, ResultExt, SyscallContext};
-use crate::image::{Blobs, Content, Image, Layer, Located, OverlayXattrs};
+use crate::image::{Blobs, Content, Descriptor, Image, Layer, Located, OverlayXattrs};
 use crate::layer::LayerLimits;
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
 use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
@@ -16,7 +17,7 @@ use crate::userns::Caller;
 
 use super::StoreError;
 use super::archive;
-use super::entry::{Entry, Key, Record, Shelf, TREE, shelf_name, write_record};
+use super::entry::{Entry, Key, Record, Shelf, TREE, create_listing, shelf_name, write_record};
 use super::lock::KeyLock;
 use super::root::StoreRoot;
 use super::stage::{Stage, sweep};
@@ -280,8 +281,7 @@ impl Work<'_> {
         let made = Stage::with(self.root, |stage| {
             let (inner, size) = (blobs.open(descriptor)?, Some(descriptor.size()));
             let blob = Watched { inner, work: self, layer, size, read: 0 };
-            let decoder = Decoder::new(blob, Some(descriptor), &self.form.decode)?;
-            self.unpack_and_publish(shelf, stage, decoder, |found| found == &layer.diff_id)
+            self.unpack_and_publish(shelf, stage, (blob, Some(descriptor)), |found| found == &layer.diff_id)
         });
         let found = made.context(|| format!("layer {} of {}", layer.diff_id, blobs.describe()))?;
         if found != layer.diff_id {
@@ -292,20 +292,21 @@ impl Work<'_> {
     }
 
     /// Unpacks a layer and publishes it if its diff ID is `wanted`. Returns the diff ID.
-    pub(super) fn unpack_and_publish<R: std::io::Read>(
+    pub(super) fn unpack_and_publish(
         &self,
         shelf: &Shelf,
         stage: &Stage,
-        mut decoder: Decoder<R>,
+        (blob, descriptor): (impl std::io::Read, Option<&Descriptor>),
         wanted: impl Fn(&DiffId) -> bool,
     ) -> Result<DiffId> {
         let directory = stage.make_directory(STAGED)?;
         let tree = super::root::open_or_create(directory.as_fd(), TREE).syscall("mkdirat", || TREE.into())?;
-        let (unpacked, listing) = unpack(&mut decoder, tree.as_fd(), &self.form.unpack)?;
-        let diff_id = decoder.finish()?.diff_id;
+        let mut listing = create_listing(directory.as_fd())?;
+        let mut unpack = |tar: &mut dyn BufRead| unpack(tar, tree.as_fd(), &mut listing, &self.form.unpack);
+        let (unpacked, Decoded { diff_id, .. }) = decode(blob, descriptor, &self.form.decode, &mut unpack)?;
         if wanted(&diff_id) {
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
-            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked }, &listing)?;
+            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked })?;
             shelf.publish(stage, STAGED, &key)?;
         }
         Ok(diff_id)

@@ -1,13 +1,12 @@
 //! The regular files of an unpacked layer with a checksum each, so that damage can be found later.
 //!
 //! The digest of a layer is of its archive, which cannot be made again from a tree. So what was written is noted while it
-//! passes: one line a file, `<CRC-32 in hexadecimal, or - for a file with holes> <size> <path>`, the path from the
-//! layer's root with
-//! everything but printable ASCII escaped. CRC-32 finds what disks and power cuts do; it is no protection against people who
+//! passes: one line a file in no order, `<CRC-32 in hexadecimal, or - for a file with holes> <size> <path>`, the path from the
+//! layer's root with everything but printable ASCII escaped. CRC-32 finds what disks and power cuts do; it is no protection against people who
 //! can write to the store.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::str::FromStr;
 
 /// What a file holds.
@@ -36,15 +35,15 @@ impl Listing {
     pub(crate) fn escape(path: &[u8]) -> String {
         path.escape_ascii().to_string()
     }
+}
 
-    pub(crate) fn write(&self, to: &mut impl Write) -> std::io::Result<()> {
-        for (path, FileContent { size, checksum }) in &self.files {
-            match checksum {
-                Some(checksum) => writeln!(to, "{checksum:08x} {size} {path}")?,
-                None => writeln!(to, "- {size} {path}")?,
-            }
-        }
-        Ok(())
+/// Writes the line of one file.
+pub(super) fn write_line(to: &mut dyn Write, path: &[u8], content: FileContent) -> io::Result<()> {
+    let FileContent { size, checksum } = content;
+    let path = path.escape_ascii();
+    match checksum {
+        Some(checksum) => writeln!(to, "{checksum:08x} {size} {path}"),
+        None => writeln!(to, "- {size} {path}"),
     }
 }
 
@@ -78,11 +77,12 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let mut listing = Listing::default();
-        for (path, checksum) in [(&b"etc/a b\nc"[..], Some(7)), (b"\xff\\", None), (b"usr/bin/x", Some(u32::MAX))] {
-            listing.files.insert(Listing::escape(path), FileContent { size: 1 << 40, checksum });
-        }
         let mut text = Vec::new();
-        listing.write(&mut text).unwrap();
+        for (path, checksum) in [(&b"etc/a b\nc"[..], Some(7)), (b"\xff\\", None), (b"usr/bin/x", Some(u32::MAX))] {
+            let content = FileContent { size: 1 << 40, checksum };
+            listing.files.insert(Listing::escape(path), content);
+            write_line(&mut text, path, content).unwrap();
+        }
         let text = String::from_utf8(text).unwrap();
         assert_eq!(text.lines().count(), 3);
         assert_eq!(text.parse::<Listing>().unwrap(), listing);

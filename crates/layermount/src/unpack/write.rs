@@ -1,7 +1,7 @@
 //! Makes what the fold says.
 
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::collections::HashSet;
+use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use flate2::Crc;
@@ -10,7 +10,7 @@ use rustix::io::{Errno, pwrite, retry_on_intr, write};
 
 use super::metadata::{IMPLIED, Metadata};
 use super::root::{READ, Root, open_beneath};
-use super::{FileContent, Listing, Skipped, UnpackError, c_name, remove_tree};
+use super::{FileContent, Skipped, UnpackError, c_name, listing, remove_tree};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{
     Archive, Attributes, Device, DirectoryEnd, Displaced, Entry, Fold, Kind, Meaning, NodeId, Put, Region, Step, quote,
@@ -22,23 +22,25 @@ pub(super) struct Writer<'fd> {
     metadata: Metadata,
     /// Devices that could not be made, and other names for them.
     missing: HashSet<NodeId>,
-    /// What regular files hold, also of those that were displaced.
-    contents: HashMap<NodeId, FileContent>,
+    /// What regular files hold, also of those that were displaced; in the order of their nodes, which is that of the steps.
+    contents: Vec<(NodeId, FileContent)>,
 }
 
 impl<'fd> Writer<'fd> {
     pub(super) fn new(root: Root<'fd>, metadata: Metadata) -> Self {
-        Self { root, metadata, missing: HashSet::new(), contents: HashMap::new() }
+        Self { root, metadata, missing: HashSet::new(), contents: Vec::new() }
     }
 
     pub(super) fn skipped(&self) -> Skipped {
         self.metadata.skipped
     }
 
-    /// The files that are there in the end.
-    pub(super) fn listing(&self, fold: &Fold) -> Listing {
-        let there = self.contents.iter().filter(|(node, _)| fold.holds(**node));
-        Listing { files: there.map(|(node, content)| (Listing::escape(&joined(fold, *node)), *content)).collect() }
+    /// Lists the files that are there in the end.
+    pub(super) fn list(&self, fold: &Fold, to: &mut dyn Write) -> io::Result<()> {
+        for (node, content) in self.contents.iter().filter(|(node, _)| fold.holds(*node)) {
+            listing::write_line(to, &joined(fold, *node), *content)?;
+        }
+        Ok(())
     }
 
     /// Does one step; answers how many bytes of content were written.
@@ -47,7 +49,7 @@ impl<'fd> Writer<'fd> {
         fold: &Fold,
         step: &Step,
         entry: &Entry,
-        archive: &mut Archive<impl Read>,
+        archive: &mut Archive<impl BufRead>,
     ) -> Result<u64> {
         let at = UnpackError::at(&entry.name);
         let Step { implied, displaced, put } = step;
@@ -83,14 +85,15 @@ impl<'fd> Writer<'fd> {
         for directory in meaning.directories.iter().filter(|directory| directory.unmade) {
             self.make_directory(fold, directory.node).map_err(UnpackError::at(&joined(fold, directory.node)))?;
         }
-        for (parent, name) in &meaning.whiteouts {
+        for whiteout in &meaning.whiteouts {
+            let (parent, name) = fold.place_of(*whiteout);
             let at = UnpackError::at(name);
-            let parent = self.root.directory(fold, *parent).map_err(&at)?;
+            let parent = self.root.directory(fold, parent).map_err(&at)?;
             mknodat(&parent, c_name(name), FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
                 .syscall("mknodat", || format!("{}, S_IFCHR, makedev(0, 0)", quote(name)))
                 .map_err(at)?;
         }
-        for DirectoryEnd { node, attributes, opaque, whiteouts, .. } in meaning.directories.iter().rev() {
+        for DirectoryEnd { node, opaque, whiteouts, .. } in meaning.directories.iter().rev() {
             let path = joined(fold, *node);
             let (parent, name) = fold.place_of(*node);
             let mut open = || -> Result<_, SyscallError> {
@@ -104,7 +107,7 @@ impl<'fd> Writer<'fd> {
             if *whiteouts {
                 self.metadata.mark_whiteouts(fd.as_fd(), &path)?;
             }
-            self.metadata.apply(fd.as_fd(), &path, attributes.as_ref().unwrap_or(&IMPLIED))?;
+            self.metadata.apply(fd.as_fd(), &path, fold.attributes(*node).unwrap_or(&IMPLIED))?;
         }
         Ok(())
     }
@@ -121,7 +124,7 @@ impl<'fd> Writer<'fd> {
         name: &[u8],
         node: NodeId,
         entry: &Entry,
-        archive: &mut Archive<impl Read>,
+        archive: &mut Archive<impl BufRead>,
     ) -> Result<u64> {
         let at = UnpackError::at(&entry.name);
         let attributes = &entry.attributes;
@@ -176,7 +179,7 @@ impl<'fd> Writer<'fd> {
         node: NodeId,
         (size, sparse): (u64, Option<&[Region]>),
         entry: &Entry,
-        archive: &mut Archive<impl Read>,
+        archive: &mut Archive<impl BufRead>,
     ) -> Result<u64> {
         let at = UnpackError::at(&entry.name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -194,7 +197,7 @@ impl<'fd> Writer<'fd> {
                     archive.consume(count);
                     written += count as u64;
                 }
-                self.contents.insert(node, FileContent { size: written, checksum: Some(crc.sum()) });
+                self.contents.push((node, FileContent { size: written, checksum: Some(crc.sum()) }));
             }
             Some(regions) => {
                 ftruncate(file, size).syscall("ftruncate", || format!("{}, {size}", quote(name))).map_err(&at)?;
@@ -212,7 +215,7 @@ impl<'fd> Writer<'fd> {
                     }
                     written += length;
                 }
-                self.contents.insert(node, FileContent { size, checksum: None });
+                self.contents.push((node, FileContent { size, checksum: None }));
             }
         }
         self.metadata.apply(file, &entry.name, &entry.attributes)?;
@@ -231,8 +234,10 @@ impl<'fd> Writer<'fd> {
         // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.
         linkat(&target_parent, c_name(target_name), parent, c_name(name), AtFlags::empty())
             .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))?;
-        if let Some(content) = self.contents.get(&target) {
-            self.contents.insert(node, *content);
+        if let Ok(place) = self.contents.binary_search_by_key(&target, |(node, _)| *node)
+            && let Some((_, content)) = self.contents.get(place).copied()
+        {
+            self.contents.push((node, content));
         }
         Ok(())
     }

@@ -18,18 +18,17 @@ pub(crate) struct Meaning {
     /// All directories but the root, each behind those that hold it.
     pub(crate) directories: Vec<DirectoryEnd>,
     /// Each in the directory that is to hold it.
-    pub(crate) whiteouts: Vec<(NodeId, Name)>,
+    pub(crate) whiteouts: Vec<NodeId>,
     /// Directories without an entry of their own that lower layers may have: `true` if they hold nothing but whiteouts.
     pub(crate) implied: Vec<(NodeId, bool)>,
     /// Hard links into lower layers: the link, and the path of its target.
-    pub(crate) links: Vec<(NodeId, Vec<Name>)>,
+    pub(crate) links: Vec<(NodeId, Vec<u8>)>,
 }
 
+/// A directory at the layer's end. Its own attributes, if an entry named it, are [`Fold::attributes`].
 #[derive(Debug)]
 pub(crate) struct DirectoryEnd {
     pub(crate) node: NodeId,
-    /// `None` for a directory that has no entry of its own.
-    pub(crate) attributes: Option<Attributes>,
     /// Nothing that lower layers have in it shows.
     pub(crate) opaque: bool,
     /// Some of [`Meaning::whiteouts`] lie in it.
@@ -38,74 +37,109 @@ pub(crate) struct DirectoryEnd {
     pub(crate) unmade: bool,
 }
 
+/// What a pass over the tree knows about a node: nodes stand behind their parents, so that one pass from the first to the last
+/// is enough.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    /// It, or what holds it, was displaced.
+    detached: bool,
+    /// Nothing of the lower layers shows at this place anyway.
+    hidden: bool,
+    /// Nothing of the lower layers shows in it.
+    hides: bool,
+    /// A whiteout without an entry lies in it.
+    holds_whiteouts: bool,
+}
+
 impl Fold {
     /// Says the rest. Nodes stay known afterwards, for [`Fold::path`].
     pub(crate) fn finish(&mut self) -> Result<Meaning, LayerError> {
         self.apply_marks()?;
-        let opaque_root = self.tree.node(NodeId::ROOT).opaque;
+        let marks = self.marks();
+        let mark = |node: NodeId| marks.get(node.index()).copied().unwrap_or_default();
         let mut meaning = Meaning {
             root: self.root.take(),
-            opaque_root,
+            opaque_root: mark(NodeId::ROOT).hides,
             directories: Vec::new(),
             whiteouts: Vec::new(),
             implied: Vec::new(),
             links: Vec::new(),
         };
-        // Outermost first; `hidden` says that nothing of the lower layers shows there anyway.
-        let mut open = vec![(NodeId::ROOT, opaque_root)];
-        while let Some((directory, hidden)) = open.pop() {
-            for node in self.tree.children(directory) {
-                let marks = self.tree.node(node);
-                match self.tree.what(node) {
-                    What::Directory { attributes } => {
-                        // An entry beats a whiteout of its path: the directory is there, what it had below is not.
-                        let opaque = marks.opaque || marks.whiteout;
-                        if attributes.is_none() && !hidden && !marks.whiteout {
-                            meaning.implied.push((node, false));
-                        }
-                        let attributes = attributes.as_deref().cloned();
-                        let whiteouts = !hidden && !opaque && self.holds_whiteouts(node);
-                        let end =
-                            DirectoryEnd { node, attributes, opaque: opaque && !hidden, whiteouts, unmade: false };
-                        meaning.directories.push(end);
-                        open.push((node, hidden || opaque));
+        for node in self.tree.ids() {
+            let Mark { detached, hidden, hides, holds_whiteouts } = mark(node);
+            if detached {
+                continue;
+            }
+            let place = self.tree.node(node);
+            let end = |unmade| DirectoryEnd {
+                node,
+                opaque: hides && !hidden,
+                whiteouts: holds_whiteouts && !hides && !hidden,
+                unmade,
+            };
+            match place.what {
+                What::Directory(attributes) => {
+                    if attributes.is_none() && !hidden && !place.whiteout {
+                        meaning.implied.push((node, false));
                     }
-                    What::Mentioned if hidden => {}
-                    What::Mentioned if marks.whiteout => {
-                        meaning.whiteouts.push((directory, self.tree.name(node).into()));
-                    }
-                    What::Mentioned => {
-                        meaning.implied.push((node, true));
-                        let opaque = marks.opaque;
-                        let whiteouts = !opaque && self.holds_whiteouts(node);
-                        let end = DirectoryEnd { node, attributes: None, opaque, whiteouts, unmade: true };
-                        meaning.directories.push(end);
-                        open.push((node, opaque));
-                    }
-                    What::Open(target) => {
-                        if self.says(target) {
-                            let path = self.tree.path(node).join(&b'/');
-                            return Err(LayerError::entry(&path, Refusal::Because("a hard link to a later entry")));
-                        }
-                        meaning.links.push((node, target.to_vec()));
-                    }
-                    What::Leaf { .. } => {}
+                    meaning.directories.push(end(false));
                 }
+                What::Mentioned if hidden => {}
+                What::Mentioned if place.whiteout => meaning.whiteouts.push(node),
+                What::Mentioned => {
+                    meaning.implied.push((node, true));
+                    meaning.directories.push(end(true));
+                }
+                What::Open(target) => {
+                    let target = self.tree.text(target).to_vec();
+                    if self.says(&target) {
+                        let path = self.tree.path(node).join(&b'/');
+                        return Err(LayerError::entry(&path, Refusal::Because("a hard link to a later entry")));
+                    }
+                    meaning.links.push((node, target));
+                }
+                What::Leaf | What::Symlink(_) => {}
             }
         }
         Ok(meaning)
     }
 
+    /// One mark a node, the root's first.
+    fn marks(&self) -> Vec<Mark> {
+        let root = Mark { hides: self.tree.node(NodeId::ROOT).opaque, ..Mark::default() };
+        let mut marks = vec![root];
+        for id in self.tree.ids() {
+            let node = self.tree.node(id);
+            let parent = self.tree.parent(id).index();
+            let above = marks.get(parent).copied().unwrap_or_default();
+            let hidden = above.hidden || above.hides;
+            let detached = above.detached || node.removed;
+            // An entry beats a whiteout of its path: a directory is there, what it had below is not. A whiteout without an entry
+            // hides what lies under it all the more.
+            let hides = node.opaque || node.whiteout;
+            if !detached
+                && node.whiteout
+                && node.what == What::Mentioned
+                && let Some(parent) = marks.get_mut(parent)
+            {
+                parent.holds_whiteouts = true;
+            }
+            marks.push(Mark { detached, hidden, hides, holds_whiteouts: false });
+        }
+        marks
+    }
+
     fn apply_marks(&mut self) -> Result<(), LayerError> {
+        let refused = |path: &[u8], reason| LayerError::entry(path, reason);
         for path in std::mem::take(&mut self.whiteouts) {
-            let node = self.whiteout_place(&path).map_err(|reason| LayerError::entry(&path.join(&b'/'), reason))?;
-            if let Some(node) = node {
+            let path = self.tree.text(path).to_vec();
+            if let Some(node) = self.whiteout_place(&path).map_err(|reason| refused(&path, reason))? {
                 self.tree.node_mut(node).whiteout = true;
             }
         }
         for path in std::mem::take(&mut self.opaque) {
-            let node = self.walk_marks(&path).map_err(|reason| LayerError::entry(&path.join(&b'/'), reason))?;
-            if let Some(node) = node {
+            let path = self.tree.text(path).to_vec();
+            if let Some(node) = self.walk_marks(components(&path)).map_err(|reason| refused(&path, reason))? {
                 self.tree.node_mut(node).opaque = true;
             }
         }
@@ -113,42 +147,36 @@ impl Fold {
     }
 
     /// The node that a whiteout speaks of. The last component is not followed.
-    fn whiteout_place(&mut self, path: &[Name]) -> Result<Option<NodeId>, Refusal> {
-        let Some((name, parents)) = path.split_last() else { return Ok(None) };
+    fn whiteout_place(&mut self, path: &[u8]) -> Result<Option<NodeId>, Refusal> {
+        let mut parents = components(path);
+        let Some(name) = parents.next_back() else { return Ok(None) };
         let Some(parent) = self.walk_marks(parents)? else { return Ok(None) };
         match self.tree.child(parent, name) {
             Some(node) => Ok(Some(node)),
-            None => self.insert(parent, name, What::Mentioned).map(Some),
+            None => self.tree.insert(parent, name, What::Mentioned).map(Some),
         }
     }
 
     /// Like [`Fold::walk`], but what is missing is only mentioned, and a mark below something that is no directory means
     /// nothing: `None`.
-    fn walk_marks(&mut self, path: &[Name]) -> Result<Option<NodeId>, Refusal> {
-        let mut left: VecDeque<Name> = path.iter().cloned().collect();
+    fn walk_marks<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<Option<NodeId>, Refusal> {
+        let mut left: VecDeque<Name> = path.map(Name::from).collect();
         let mut here = NodeId::ROOT;
         let mut symlinks = 0;
         while let Some(component) = left.pop_front() {
             match self.look(here, &component, &mut left, &mut symlinks)? {
                 Look::At(node) => here = node,
-                Look::Missing => here = self.insert(here, &component, What::Mentioned)?,
+                Look::Missing => here = self.tree.insert(here, &component, What::Mentioned)?,
                 Look::Blocked => return Ok(None),
             }
         }
         Ok(Some(here))
     }
 
-    fn holds_whiteouts(&self, directory: NodeId) -> bool {
-        self.tree.children(directory).any(|child| {
-            let child = self.tree.node(child);
-            child.whiteout && matches!(child.what, What::Mentioned)
-        })
-    }
-
     /// Whether this layer has an entry at this path.
-    fn says(&self, path: &[Name]) -> bool {
+    fn says(&self, path: &[u8]) -> bool {
         let mut here = NodeId::ROOT;
-        for component in path {
+        for component in components(path) {
             match self.tree.child(here, component) {
                 Some(child) => here = child,
                 None => return false,
@@ -156,4 +184,9 @@ impl Fold {
         }
         !matches!(self.tree.what(here), What::Mentioned)
     }
+}
+
+/// The components of a cleaned path; none for the root.
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }

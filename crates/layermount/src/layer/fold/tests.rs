@@ -65,7 +65,7 @@ fn fold(entries: &[Entry]) -> Result<Outcome, String> {
             "dir".into()
         });
         assert_eq!(what, "dir");
-        *what = match &end.attributes {
+        *what = match fold.attributes(end.node) {
             Some(attributes) => format!("dir {:o}", attributes.mode),
             None => "dir implied".into(),
         };
@@ -73,15 +73,11 @@ fn fold(entries: &[Entry]) -> Result<Outcome, String> {
             what.push_str(" opaque");
         }
     }
-    for (parent, name) in &meaning.whiteouts {
-        let mut path = fold.path(*parent);
-        path.push(name);
-        assert_eq!(outcome.things.insert(text(path), "whiteout".into()), None, "EEXIST");
+    for whiteout in &meaning.whiteouts {
+        assert_eq!(outcome.things.insert(text(fold.path(*whiteout)), "whiteout".into()), None, "EEXIST");
     }
     outcome.implied = meaning.implied.iter().map(|(node, only)| (text(fold.path(*node)), *only)).collect();
-    outcome.links = (meaning.links.iter())
-        .map(|(node, target)| (text(fold.path(*node)), text(target.iter().map(|name| &**name).collect())))
-        .collect();
+    outcome.links = (meaning.links.iter()).map(|(node, target)| (text(fold.path(*node)), text(vec![target]))).collect();
     outcome.opaque_root = meaning.opaque_root;
     outcome.has_root = meaning.root.is_some();
     Ok(outcome)

@@ -1,12 +1,15 @@
 //! The tree that a [`Fold`](super::Fold) builds: an arena of nodes that are never reused, so that an old [`NodeId`] never means
-//! something new.
+//! something new, and that stand behind their parents.
+//!
+//! Made to be small, because it stays in memory for as long as the layer is unpacked: 32 bytes a node, 6 to 12 in the table
+//! that finds it, and its name. All names lie behind one another in one piece of memory.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::hash::{BuildHasher, RandomState};
 
-use super::super::Refusal;
+use hashbrown::HashTable;
+
 use super::super::entry::Attributes;
-use super::super::path::Name;
+use super::super::{LayerLimits, Refusal};
 
 /// One thing that stands, or stood, in a place of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,81 +17,122 @@ pub(crate) struct NodeId(u32);
 
 impl NodeId {
     pub(crate) const ROOT: Self = Self(0);
+
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    Directory {
-        /// `None` while no entry has named it.
-        attributes: Option<Box<Attributes>>,
-    },
-    Leaf {
-        /// The target, for walking through it.
-        symlink: Option<Rc<[u8]>>,
-    },
+    /// `None` while no entry has named it.
+    Directory(Option<AttributesId>),
+    Leaf,
+    /// With its target, for walking through it.
+    Symlink(Text),
     /// A hard link to this path of the layers below.
-    Open(Rc<[Name]>),
+    Open(Text),
     /// Named by whiteouts only: there is nothing here in this layer.
     Mentioned,
 }
 
-impl What {
-    pub(super) fn directory(attributes: Option<Attributes>) -> Self {
-        Self::Directory { attributes: attributes.map(Box::new) }
-    }
+/// Attributes of a directory, kept in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AttributesId(u32);
+
+/// Bytes kept in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Text {
+    start: u32,
+    // A path of an archive has at most 4095 bytes.
+    length: u16,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Node {
     parent: NodeId,
-    name: Name,
+    name: Text,
     pub(super) what: What,
-    children: BTreeMap<Name, NodeId>,
     /// Length of the path and number of its components.
-    pub(super) measure: (usize, usize),
+    measure: (u16, u16),
+    /// A later entry has taken its place.
+    pub(super) removed: bool,
     /// A whiteout names this place.
     pub(super) whiteout: bool,
     /// An opaque mark lies in this directory.
     pub(super) opaque: bool,
 }
 
-impl Node {
-    pub(super) fn new(parent: NodeId, name: &[u8], what: What) -> Self {
-        Self {
-            parent,
-            name: name.into(),
-            what,
-            children: BTreeMap::new(),
-            measure: (0, 0),
-            whiteout: false,
-            opaque: false,
-        }
+/// Bytes behind one another.
+#[derive(Debug, Default)]
+struct Texts(Vec<u8>);
+
+impl Texts {
+    fn get(&self, Text { start, length }: Text) -> &[u8] {
+        self.0.get(start as usize..).and_then(|bytes| bytes.get(..length.into())).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+struct Nodes {
+    root: Node,
+    /// Node 1 and on.
+    others: Vec<Node>,
+}
+
+impl Nodes {
+    /// Ids come from this tree alone and nodes are never taken out, so that every id finds its node.
+    fn get(&self, id: NodeId) -> &Node {
+        id.index().checked_sub(1).and_then(|index| self.others.get(index)).unwrap_or(&self.root)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Tree {
-    root: Node,
-    /// Node 1 and on.
-    nodes: Vec<Node>,
+    nodes: Nodes,
+    /// Finds nodes that were not removed by parent and name. Keyed at random: archives come from strangers.
+    places: HashTable<NodeId>,
+    keys: RandomState,
+    texts: Texts,
+    attributes: Vec<Attributes>,
+    /// Bytes kept for names, targets and attributes, of which there may be `limits.kept_bytes`.
+    kept: u64,
+    limits: LayerLimits,
 }
 
 impl Tree {
-    pub(super) fn new() -> Self {
-        Self { root: Node::new(NodeId::ROOT, b"", What::directory(None)), nodes: Vec::new() }
+    pub(super) fn new(limits: &LayerLimits) -> Self {
+        let root = Node {
+            parent: NodeId::ROOT,
+            name: Text { start: 0, length: 0 },
+            what: What::Directory(None),
+            measure: (0, 0),
+            removed: false,
+            whiteout: false,
+            opaque: false,
+        };
+        Self {
+            nodes: Nodes { root, others: Vec::new() },
+            places: HashTable::new(),
+            keys: RandomState::new(),
+            texts: Texts::default(),
+            attributes: Vec::new(),
+            kept: 0,
+            limits: limits.clone(),
+        }
     }
 
-    /// Ids come from this tree alone and nodes are never taken out, so that every id finds its node.
     pub(super) fn node(&self, id: NodeId) -> &Node {
-        (id.0 as usize).checked_sub(1).and_then(|index| self.nodes.get(index)).unwrap_or(&self.root)
+        self.nodes.get(id)
     }
 
     pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        (id.0 as usize).checked_sub(1).and_then(|index| self.nodes.get_mut(index)).unwrap_or(&mut self.root)
+        let Nodes { root, others } = &mut self.nodes;
+        id.index().checked_sub(1).and_then(|index| others.get_mut(index)).unwrap_or(root)
     }
 
-    pub(super) fn what(&self, id: NodeId) -> &What {
-        &self.node(id).what
+    pub(super) fn what(&self, id: NodeId) -> What {
+        self.node(id).what
     }
 
     pub(super) fn parent(&self, id: NodeId) -> NodeId {
@@ -96,19 +140,25 @@ impl Tree {
     }
 
     pub(super) fn name(&self, id: NodeId) -> &[u8] {
-        &self.node(id).name
+        self.text(self.node(id).name)
     }
 
-    pub(super) fn child(&self, id: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.node(id).children.get(name).copied()
+    pub(super) fn text(&self, text: Text) -> &[u8] {
+        self.texts.get(text)
     }
 
-    pub(super) fn children(&self, id: NodeId) -> impl DoubleEndedIterator<Item = NodeId> + '_ {
-        self.node(id).children.values().copied()
+    pub(super) fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let hash = self.keys.hash_one((parent, name));
+        self.places.find(hash, |id| self.node(*id).parent == parent && self.name(*id) == name).copied()
+    }
+
+    /// All nodes but the root, also those that were removed, each behind its parent.
+    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + use<> {
+        (1..=self.newest().0).map(NodeId)
     }
 
     pub(super) fn path(&self, mut id: NodeId) -> Vec<&[u8]> {
-        let mut path = Vec::new();
+        let mut path = Vec::with_capacity(self.node(id).measure.1.into());
         while id != NodeId::ROOT {
             path.push(self.name(id));
             id = self.parent(id);
@@ -120,11 +170,11 @@ impl Tree {
     /// Whether a node and all that hold it are where they were put.
     pub(super) fn is_attached(&self, mut id: NodeId) -> bool {
         while id != NodeId::ROOT {
-            let parent = self.parent(id);
-            if self.child(parent, self.name(id)) != Some(id) {
+            let node = self.node(id);
+            if node.removed {
                 return false;
             }
-            id = parent;
+            id = node.parent;
         }
         true
     }
@@ -139,36 +189,139 @@ impl Tree {
         false
     }
 
+    pub(super) fn attributes(&self, AttributesId(index): AttributesId) -> Option<&Attributes> {
+        self.attributes.get(index as usize)
+    }
+
+    /// A directory with attributes of its own, for [`Tree::insert`].
+    pub(super) fn directory(&mut self, attributes: &Attributes) -> Result<What, Refusal> {
+        self.keep(size_of_attributes(attributes))?;
+        self.attributes.push(attributes.clone());
+        // No more than there are entries.
+        Ok(What::Directory(Some(AttributesId(self.attributes.len() as u32 - 1))))
+    }
+
     /// Gives a directory its own entry's attributes; `false` if it is not a directory.
-    pub(super) fn set_attributes(&mut self, id: NodeId, new: &Attributes) -> bool {
-        match &mut self.node_mut(id).what {
-            What::Directory { attributes } => {
-                *attributes = Some(Box::new(new.clone()));
-                true
+    pub(super) fn set_attributes(&mut self, id: NodeId, new: &Attributes) -> Result<bool, Refusal> {
+        match self.what(id) {
+            What::Directory(Some(AttributesId(index))) => {
+                self.keep(size_of_attributes(new))?;
+                if let Some(attributes) = self.attributes.get_mut(index as usize) {
+                    *attributes = new.clone();
+                }
             }
-            _ => false,
+            What::Directory(None) => self.node_mut(id).what = self.directory(new)?,
+            _ => return Ok(false),
         }
+        Ok(true)
     }
 
+    pub(super) fn keep_text(&mut self, text: &[u8]) -> Result<Text, Refusal> {
+        let too_long = Refusal::Limit { what: "bytes of a name", limit: u16::MAX.into() };
+        let length = u16::try_from(text.len()).map_err(|_| too_long)?;
+        self.keep(text.len())?;
+        let start = u32::try_from(self.texts.0.len()).map_err(|_| self.too_much())?;
+        self.texts.0.extend_from_slice(text);
+        Ok(Text { start, length })
+    }
+
+    /// Counts what is kept until the layer's end.
+    pub(super) fn keep(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.kept = self.kept.saturating_add(bytes as u64);
+        if self.kept > self.limits.kept_bytes { Err(self.too_much()) } else { Ok(()) }
+    }
+
+    fn too_much(&self) -> Refusal {
+        Refusal::Limit { what: "bytes of all names and of directories' xattrs", limit: self.limits.kept_bytes }
+    }
+
+    /// Takes a node out of its place.
     pub(super) fn remove(&mut self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.node_mut(parent).children.remove(name)
-    }
-
-    /// Puts a node into its parent. No more than `limit` nodes are ever made: names without entries of their own count too.
-    pub(super) fn insert(&mut self, mut node: Node, limit: u64) -> Result<&Node, Refusal> {
-        let id = NodeId(self.nodes.len() as u32 + 1);
-        if u64::from(id.0) > limit {
-            return Err(Refusal::Limit { what: "entries and directories", limit });
+        let id = self.child(parent, name)?;
+        let hash = self.keys.hash_one((parent, name));
+        if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
+            place.remove();
         }
-        let (bytes, depth) = self.node(node.parent).measure;
-        node.measure = (bytes + usize::from(depth > 0) + node.name.len(), depth + 1);
-        let (parent, name) = (node.parent, node.name.clone());
-        self.node_mut(parent).children.insert(name, id);
-        self.nodes.push(node);
-        Ok(self.node(id))
+        self.node_mut(id).removed = true;
+        Some(id)
     }
 
-    pub(super) fn newest(&self) -> NodeId {
-        NodeId(self.nodes.len() as u32)
+    /// Puts a node into its parent, which must not have this name yet. The number of nodes is limited like that of entries:
+    /// names without entries of their own count too.
+    pub(super) fn insert(&mut self, parent: NodeId, name: &[u8], what: What) -> Result<NodeId, Refusal> {
+        let LayerLimits { entries, path_bytes, path_depth, .. } = self.limits;
+        let limit = |what, limit| Refusal::Limit { what, limit };
+        let id = NodeId(self.newest().0.saturating_add(1));
+        if u64::from(id.0) > entries {
+            return Err(limit("entries and directories", entries));
+        }
+        let (bytes, depth) = self.node(parent).measure;
+        let bytes = usize::from(bytes) + usize::from(depth > 0) + name.len();
+        if bytes > path_bytes {
+            return Err(limit("bytes of a path", path_bytes as u64));
+        }
+        if usize::from(depth) >= path_depth {
+            return Err(limit("components of a path", path_depth as u64));
+        }
+        let bytes = u16::try_from(bytes).map_err(|_| limit("bytes of a path", u16::MAX.into()))?;
+        // Every component has a byte.
+        let measure = (bytes, depth + 1);
+        let name = self.keep_text(name)?;
+        let node = Node { parent, name, what, measure, removed: false, whiteout: false, opaque: false };
+        self.nodes.others.push(node);
+        let Self { nodes, places, keys, texts, .. } = self;
+        let hash = |id: &NodeId| {
+            let node = nodes.get(*id);
+            keys.hash_one((node.parent, texts.get(node.name)))
+        };
+        places.insert_unique(hash(&id), id, hash);
+        Ok(id)
+    }
+
+    fn newest(&self) -> NodeId {
+        NodeId(self.nodes.others.len() as u32)
+    }
+}
+
+fn size_of_attributes(attributes: &Attributes) -> usize {
+    attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_small() {
+        assert_eq!(size_of::<Node>(), 32);
+    }
+
+    #[test]
+    fn a_removed_node_is_not_found_again() {
+        let mut tree = Tree::new(&LayerLimits::default());
+        let directory = tree.insert(NodeId::ROOT, b"d", What::Directory(None)).unwrap();
+        let file = tree.insert(directory, b"f", What::Leaf).unwrap();
+        assert_eq!(tree.child(directory, b"f"), Some(file));
+        assert_eq!(tree.path(file), [b"d", b"f"]);
+        assert_eq!(tree.remove(NodeId::ROOT, b"d"), Some(directory));
+        assert!(!tree.is_attached(file), "what holds it is gone");
+        assert_eq!(tree.child(NodeId::ROOT, b"d"), None);
+        let again = tree.insert(NodeId::ROOT, b"d", What::Leaf).unwrap();
+        assert_eq!(tree.child(NodeId::ROOT, b"d"), Some(again));
+        assert_eq!(tree.child(again, b"f"), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_limited() {
+        let limits = LayerLimits { kept_bytes: 10, ..LayerLimits::default() };
+        let mut tree = Tree::new(&limits);
+        tree.insert(NodeId::ROOT, b"12345", What::Leaf).unwrap();
+        tree.insert(NodeId::ROOT, b"67890", What::Leaf).unwrap();
+        assert!(matches!(tree.insert(NodeId::ROOT, b"x", What::Leaf), Err(Refusal::Limit { limit: 10, .. })));
+        let attributes =
+            |bytes| Attributes { mode: 0, uid: 0, gid: 0, mtime: (0, 0), xattrs: vec![(b"user.a".to_vec(), bytes)] };
+        let mut tree = Tree::new(&limits);
+        assert!(tree.directory(&attributes(vec![0; 4])).is_ok());
+        assert!(tree.directory(&attributes(Vec::new())).is_err());
     }
 }
