@@ -221,7 +221,9 @@ impl Work<'_> {
     }
 
     /// Layers are independent of each other, so they are made at once, as many as there are processors.
-    fn make_from_blobs(&self, shelf: &Shelf, blobs: &dyn Blobs, missing: Vec<&Layer>) -> Result<()> {
+    fn make_from_blobs(&self, shelf: &Shelf, blobs: &dyn Blobs, mut missing: Vec<&Layer>) -> Result<()> {
+        // The largest first: at the end it would keep one processor busy while the others have nothing left to do.
+        missing.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.as_ref().map_or(0, Descriptor::size)));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         let queue = Mutex::new(missing.into_iter());
         let next = || queue.lock().ok()?.next();

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Ownership, Skipped, UnpackError, UnpackOptions, c_name};
+use super::{Ownership, Skipped, UnpackError, UnpackOptions};
 use crate::error::{SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::layer::{Attributes, Verdict, judge, quote};
@@ -55,11 +55,10 @@ impl Metadata {
 
     /// Makes a directory that we can work in, whatever the umask.
     pub(super) fn make_directory(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), SyscallError> {
-        let c_name = c_name(name);
-        mkdirat(parent, &c_name, Mode::RWXU).syscall("mkdirat", || quote(name))?;
+        mkdirat(parent, name, Mode::RWXU).syscall("mkdirat", || quote(name))?;
         if self.narrow_umask {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = openat(parent, &c_name, flags, Mode::empty()).syscall("openat", || quote(name))?;
+            let fd = openat(parent, name, flags, Mode::empty()).syscall("openat", || quote(name))?;
             chmod(proc_path(fd.as_fd()), Mode::RWXU).syscall("chmod", || quote(name))?;
         }
         Ok(())
@@ -121,7 +120,7 @@ impl Metadata {
                 .map_err(|source| UnpackError::Owner { entry: quote(name), uid: *uid, gid: *gid, source })?;
         }
         let (early, late): (Vec<_>, Vec<_>) = xattrs.iter().partition(|(name, _)| name.starts_with(b"user."));
-        let set = |name: &[u8], value: &[u8]| fsetxattr(fd, c_name(name), value, XattrFlags::empty());
+        let set = |name: &[u8], value: &[u8]| fsetxattr(fd, name, value, XattrFlags::empty());
         self.set_xattrs(name, &early, set)?;
         fchmod(fd, Mode::from_raw_mode(*mode)).syscall("fchmod", || quote(name)).map_err(UnpackError::at(name))?;
         self.set_xattrs(name, &late, set)?;
@@ -137,15 +136,14 @@ impl Metadata {
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
         let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
-        let c_name = c_name(name);
         if self.changes_owner(*uid, *gid) {
-            chownat(parent, &c_name, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)), AtFlags::SYMLINK_NOFOLLOW)
+            chownat(parent, name, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)), AtFlags::SYMLINK_NOFOLLOW)
                 .syscall("fchownat", || format!("{}, {uid}, {gid}, AT_SYMLINK_NOFOLLOW", quote(name)))
                 .map_err(|source| UnpackError::Owner { entry: quote(name), uid: *uid, gid: *gid, source })?;
         }
         // Through a descriptor of the thing itself: chmod(2) and setxattr(2) by name could be led elsewhere.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(parent, &c_name, flags, Mode::empty()).syscall("openat", || quote(name));
+        let open = || openat(parent, name, flags, Mode::empty()).syscall("openat", || quote(name));
         if !is_symlink {
             let fd = open().map_err(UnpackError::at(name))?;
             chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(*mode))
@@ -158,11 +156,9 @@ impl Metadata {
         if !others.is_empty() {
             let fd = open().map_err(UnpackError::at(name))?;
             let path = proc_path(fd.as_fd());
-            self.set_xattrs(name, &others, |name, value| {
-                setxattr(&path, super::c_name(name), value, XattrFlags::empty())
-            })?;
+            self.set_xattrs(name, &others, |name, value| setxattr(&path, name, value, XattrFlags::empty()))?;
         }
-        utimensat(parent, &c_name, &times(*mtime), AtFlags::SYMLINK_NOFOLLOW)
+        utimensat(parent, name, &times(*mtime), AtFlags::SYMLINK_NOFOLLOW)
             .syscall("utimensat", || quote(name))
             .map_err(UnpackError::at(name))
     }

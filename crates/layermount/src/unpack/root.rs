@@ -100,7 +100,7 @@ fn walk_beneath(directory: BorrowedFd<'_>, path: &[&[u8]], flags: OFlags) -> Res
     for (name, flags) in steps {
         let from = here.as_ref().map_or(directory, |fd| fd.as_fd());
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let next = openat(from, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name))?;
+        let next = openat(from, name, flags, Mode::empty()).syscall("openat", || quote(name))?;
         here = Some(next);
     }
     here.ok_or_else(|| SyscallError::new("openat", "", Errno::NOENT))

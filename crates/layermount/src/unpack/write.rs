@@ -61,7 +61,7 @@ impl<'fd> Writer<'fd> {
         let parent = self.root.directory(fold, parent).map_err(&at)?;
         match displaced {
             Displaced::Nothing => {}
-            Displaced::Leaf => match unlinkat(&parent, c_name(name), AtFlags::empty()) {
+            Displaced::Leaf => match unlinkat(&parent, name, AtFlags::empty()) {
                 // A device that could not be made.
                 Err(Errno::NOENT) => {}
                 other => other.syscall("unlinkat", || quote(name)).map_err(&at)?,
@@ -89,7 +89,7 @@ impl<'fd> Writer<'fd> {
             let (parent, name) = fold.place_of(*whiteout);
             let at = UnpackError::at(name);
             let parent = self.root.directory(fold, parent).map_err(&at)?;
-            mknodat(&parent, c_name(name), FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
+            mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
                 .syscall("mknodat", || format!("{}, S_IFCHR, makedev(0, 0)", quote(name)))
                 .map_err(at)?;
         }
@@ -133,7 +133,7 @@ impl<'fd> Writer<'fd> {
                 return self.make_file(parent, name, node, (*size, sparse.as_deref()), entry, archive);
             }
             Kind::Symlink(target) => {
-                symlinkat(c_name(target), parent, c_name(name))
+                symlinkat(target, parent, name)
                     .syscall("symlinkat", || format!("{}, {}", quote(target), quote(name)))
                     .map_err(at)?;
                 self.metadata.apply_unopened(parent, name, true, attributes)?;
@@ -160,7 +160,7 @@ impl<'fd> Writer<'fd> {
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
         let number = device.map_or(0, |Device { major, minor }| makedev(major, minor));
-        match mknodat(parent, c_name(name), kind, Mode::RUSR | Mode::WUSR, number) {
+        match mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, number) {
             // Devices are for root in the initial user namespace alone.
             Err(Errno::PERM) if device.is_some() => {
                 self.metadata.skipped.devices += 1;
@@ -183,7 +183,7 @@ impl<'fd> Writer<'fd> {
     ) -> Result<u64> {
         let at = UnpackError::at(&entry.name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(parent, c_name(name), flags, Mode::RUSR | Mode::WUSR)
+        let file = openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
             .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
             .map_err(&at)?;
         let file = file.as_fd();
@@ -232,7 +232,7 @@ impl<'fd> Writer<'fd> {
         let (target_parent, target_name) = fold.place_of(target);
         let target_parent = self.root.directory(fold, target_parent)?;
         // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.
-        linkat(&target_parent, c_name(target_name), parent, c_name(name), AtFlags::empty())
+        linkat(&target_parent, target_name, parent, name, AtFlags::empty())
             .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))?;
         if let Ok(place) = self.contents.binary_search_by_key(&target, |(node, _)| *node)
             && let Some((_, content)) = self.contents.get(place).copied()
