@@ -154,3 +154,95 @@ impl Read for Pieces {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::DecodeError;
+    use super::*;
+    use crate::digest::Digest;
+    use crate::error::ErrorKind;
+
+    fn archive(length: usize) -> Vec<u8> {
+        (0..length).map(|index| (index / 3) as u8 ^ (index >> 13) as u8).collect()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Counts what was read of a blob, of which there is always more than fits into one buffer.
+    struct Counted<'a>(&'a [u8], &'a AtomicU64);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read(buffer)?;
+            self.1.fetch_add(count as u64, Ordering::Relaxed);
+            Ok(count)
+        }
+    }
+
+    fn pipe<T: Send>(
+        blob: &[u8],
+        mut consume: impl FnMut(&mut dyn BufRead) -> Result<T> + Send,
+    ) -> Result<(T, Decoded)> {
+        decode(blob, None, &DecodeLimits::default(), &mut consume)
+    }
+
+    #[test]
+    fn every_byte_passes_in_order_whatever_the_length() {
+        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, PIECES * PIECE + 5, 20 * PIECE] {
+            let tar = archive(length);
+            let read = |tar: &mut dyn BufRead| {
+                let mut bytes = Vec::new();
+                tar.read_to_end(&mut bytes).map_err(from_read)?;
+                Ok(bytes)
+            };
+            let (bytes, decoded) = pipe(&gzip(&tar), read).unwrap();
+            assert!(bytes == tar, "{length}");
+            assert_eq!(decoded.diff_id.0, Digest::sha256(&tar));
+            assert_eq!(decoded.tar_size, length as u64);
+        }
+    }
+
+    #[test]
+    fn what_is_not_consumed_counts_all_the_same() {
+        let tar = archive(20 * PIECE);
+        let blob = gzip(&tar);
+        let (first, decoded) = pipe(&blob, |tar| Ok(tar.fill_buf().map_err(from_read)?[0])).unwrap();
+        assert_eq!(first, tar[0]);
+        assert_eq!(decoded.diff_id.0, Digest::sha256(&tar));
+        let cut = pipe(&blob[..blob.len() - 1], |_| Ok(())).unwrap_err();
+        assert_eq!(cut.kind(), ErrorKind::InvalidLayer, "{cut}");
+    }
+
+    #[test]
+    fn an_error_of_one_stage_stops_the_others() {
+        let blob = gzip(&archive(100 * PIECE));
+        let read = AtomicU64::new(0);
+        let mut refuse = |tar: &mut dyn BufRead| {
+            tar.fill_buf().map_err(from_read)?;
+            Err::<(), _>(DecodeError::Compression("nothing").into())
+        };
+        let error = decode(Counted(&blob, &read), None, &DecodeLimits::default(), &mut refuse).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let read = read.into_inner();
+        assert!(read < 20 * PIECE as u64, "{read} bytes were read for nothing");
+        let mut broken = blob;
+        let middle = broken.len() / 2;
+        broken.truncate(middle);
+        let all = |tar: &mut dyn BufRead| io::copy(tar, &mut io::sink()).map_err(from_read);
+        assert_eq!(pipe(&broken, all).unwrap_err().kind(), ErrorKind::InvalidLayer);
+    }
+
+    #[test]
+    fn a_panic_is_passed_on() {
+        let blob = gzip(&archive(20 * PIECE));
+        let run = || pipe(&blob, |_| -> Result<()> { panic!("on purpose") });
+        assert!(std::panic::catch_unwind(run).is_err());
+    }
+}

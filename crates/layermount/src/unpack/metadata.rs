@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr,
-    futimens, mkdirat, openat, setxattr, statat, unlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fremovexattr,
+    fsetxattr, futimens, mkdirat, openat, setxattr, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -33,11 +33,16 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Looks at what creation gives in `into`: set-group-ID directories, mount options and id maps all have a say.
+    /// Frees `into` of a default ACL, which everything made in it would inherit (acl(5)), and looks at what creation gives there: set-group-ID directories, mount options and id maps all have a say.
     pub(super) fn probe(into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Self, UnpackError> {
+        const DEFAULT_ACL: &str = "system.posix_acl_default";
         // A name that no layer can have.
         const PROBE: &str = ".wh..layermount-probe";
         let probe = || {
+            match fremovexattr(into, DEFAULT_ACL) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                other => other.syscall("fremovexattr", || DEFAULT_ACL.to_owned())?,
+            }
             mkdirat(into, PROBE, Mode::RWXU).syscall("mkdirat", || PROBE.to_owned())?;
             let stat = statat(into, PROBE, AtFlags::SYMLINK_NOFOLLOW).syscall("fstatat", || PROBE.to_owned());
             unlinkat(into, PROBE, AtFlags::REMOVEDIR).syscall("unlinkat", || PROBE.to_owned())?;

@@ -31,7 +31,7 @@ pub(super) fn options(xattrs: OverlayXattrs) -> UnpackOptions {
 }
 
 pub(super) fn open(path: &Path) -> OwnedFd {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
 /// Layers unpacked one after the other, as a store would.

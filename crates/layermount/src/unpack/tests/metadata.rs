@@ -150,3 +150,32 @@ fn an_ordinary_user_gets_everything_but_devices() {
     assert_eq!(unpacked.skipped, Skipped::default());
     assert!(rustix::fs::lgetxattr(stack.top().join("ro"), c"user.a", &mut [0_u8; 8][..]).is_ok());
 }
+
+/// A default ACL of the place that the store lies in is not the image's.
+#[test]
+fn nothing_is_inherited() {
+    let place = tempfile::tempdir().unwrap();
+    let tag =
+        |tag: u16, rights: u16, id: u32| [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat();
+    let nobody = u32::MAX;
+    let entries = [tag(1, 7, nobody), tag(2, 7, 1000), tag(4, 5, nobody), tag(0x10, 7, nobody), tag(0x20, 5, nobody)];
+    let acl = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+    let set = rustix::fs::setxattr(place.path(), "system.posix_acl_default", &acl, rustix::fs::XattrFlags::empty());
+    if set == Err(rustix::io::Errno::OPNOTSUPP) {
+        return skip("acl", "the file system of temporary files has no ACLs");
+    }
+    set.unwrap();
+    let tar = json!([{"name": "d", "type": "dir", "mode": "0750"}, {"name": "d/f", "type": "file", "mode": "0640"}]);
+    let tar = case::archive(tar.as_array().unwrap(), "").unwrap();
+    let into = open(place.path());
+    unpack(&mut &*tar, into.as_fd(), &mut io::sink(), &options(OverlayXattrs::User)).unwrap();
+    for (path, mode) in [("d", 0o750), ("d/f", 0o640)] {
+        let path = place.path().join(path);
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, mode);
+        for kind in ["access", "default"] {
+            let name = format!("system.posix_acl_{kind}");
+            let found = rustix::fs::lgetxattr(&path, name.as_str(), &mut [0_u8; 64][..]);
+            assert_eq!(found, Err(rustix::io::Errno::NODATA), "{name} of {path:?}");
+        }
+    }
+}
