@@ -39,6 +39,8 @@ pub(crate) struct LayerLimits {
     /// Linux takes values of up to 64 KiB (`XATTR_SIZE_MAX`).
     pub(crate) xattr_bytes: usize,
     pub(crate) sparse_regions: usize,
+    /// Components of symlinks' targets looked up for the names of all entries.
+    pub(crate) symlink_components: u64,
     /// What stays in memory until the layer's end: names, symlinks, whiteouts, and the xattrs of directories.
     pub(crate) kept_bytes: u64,
 }
@@ -53,6 +55,7 @@ impl Default for LayerLimits {
             xattrs: 256,
             xattr_bytes: 64 << 10,
             sparse_regions: 10_000,
+            symlink_components: 32 << 20,
             kept_bytes: 256 << 20,
         }
     }

@@ -16,6 +16,7 @@
 //! something in it would change the times, and because its owner may not be allowed into it any more.
 
 mod complete;
+mod contents;
 mod listing;
 mod metadata;
 mod remove;

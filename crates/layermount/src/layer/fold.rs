@@ -33,6 +33,8 @@ pub(crate) struct Fold {
     /// Cleaned paths as they were named; resolved when the tree is complete.
     whiteouts: Vec<Text>,
     opaque: Vec<Text>,
+    /// Components of symlinks' targets that names were led through.
+    followed: u64,
 }
 
 /// What a backing does for one entry, in this order: make `implied`, remove what is `displaced`, `put`.
@@ -87,7 +89,7 @@ enum Look {
 impl Fold {
     pub(crate) fn new(limits: &LayerLimits) -> Self {
         let limits = limits.clone();
-        Self { tree: Tree::new(&limits), limits, root: None, whiteouts: Vec::new(), opaque: Vec::new() }
+        Self { tree: Tree::new(&limits), limits, root: None, whiteouts: Vec::new(), opaque: Vec::new(), followed: 0 }
     }
 
     /// Takes one more entry; `None` if nothing is to be done about it before the end.
@@ -137,7 +139,7 @@ impl Fold {
     /// What a directory's own entry said.
     pub(crate) fn attributes(&self, node: NodeId) -> Option<&Attributes> {
         match self.tree.what(node) {
-            What::Directory(Some(attributes)) => self.tree.attributes(attributes),
+            What::Directory(attributes) => self.tree.attributes(attributes),
             _ => None,
         }
     }
@@ -196,8 +198,8 @@ impl Fold {
         let node = self.tree.insert(parent, name, what)?;
         let put = match what {
             What::Open(_) => Put::Nothing { node },
-            What::Directory(_) => Put::Directory(node),
-            _ => Put::Leaf(node),
+            What::Implied | What::Directory(_) => Put::Directory(node),
+            What::Leaf | What::Symlink(_) | What::Mentioned => Put::Leaf(node),
         };
         Ok(Some(Step { implied, displaced, put }))
     }
@@ -211,7 +213,7 @@ impl Fold {
         implied: Vec<NodeId>,
     ) -> Result<Step, Refusal> {
         let what = match self.tree.what(target) {
-            What::Directory(_) => return Err(Refusal::Because("a hard link to a directory")),
+            What::Implied | What::Directory(_) => return Err(Refusal::Because("a hard link to a directory")),
             other => other,
         };
         if existing.is_some_and(|existing| self.tree.is_inside(target, existing)) {
@@ -227,7 +229,7 @@ impl Fold {
     fn displace(&mut self, parent: NodeId, name: &[u8]) -> Displaced {
         let Some(node) = self.tree.remove(parent, name) else { return Displaced::Nothing };
         match self.tree.what(node) {
-            What::Directory(_) => Displaced::Tree,
+            What::Implied | What::Directory(_) => Displaced::Tree,
             What::Leaf | What::Symlink(_) => Displaced::Leaf,
             What::Open(_) | What::Mentioned => Displaced::Nothing,
         }
@@ -235,7 +237,7 @@ impl Fold {
 
     /// Looks for one component of a name in `here`. A symlink's target is put in front of `left`.
     fn look(
-        &self,
+        &mut self,
         here: NodeId,
         component: &[u8],
         left: &mut VecDeque<Name>,
@@ -246,10 +248,35 @@ impl Fold {
         }
         let Some(child) = self.tree.child(here, component) else { return Ok(Look::Missing) };
         match self.tree.what(child) {
-            What::Directory(_) | What::Mentioned => Ok(Look::At(child)),
-            What::Symlink(target) => follow(self.tree.text(target), here, left, symlinks).map(Look::At),
+            What::Implied | What::Directory(_) | What::Mentioned => Ok(Look::At(child)),
+            What::Symlink(target) => self.follow(target, here, left, symlinks).map(Look::At),
             What::Leaf | What::Open(_) => Ok(Look::Blocked),
         }
+    }
+
+    /// Puts a symlink's target in front of the rest of a path; answers where that path goes on.
+    fn follow(
+        &mut self,
+        target: Text,
+        here: NodeId,
+        left: &mut VecDeque<Name>,
+        symlinks: &mut usize,
+    ) -> Result<NodeId, Refusal> {
+        *symlinks += 1;
+        if *symlinks > MAX_SYMLINKS {
+            return Err(Refusal::Because("its name leads through too many symlinks"));
+        }
+        let target = self.tree.text(target);
+        for component in target.rsplit(|byte| *byte == b'/').filter(|component| !matches!(*component, b"" | b".")) {
+            left.push_front(component.into());
+            self.followed += 1;
+        }
+        // A short name can lead through forty long symlinks, and an archive has many names.
+        let limit = self.limits.symlink_components;
+        if self.followed > limit {
+            return Err(Refusal::Limit { what: "components of symlinks that names lead through", limit });
+        }
+        Ok(if target.starts_with(b"/") { NodeId::ROOT } else { here })
     }
 
     /// Goes to the directory with this path, through symlinks of this layer, staying inside the root as a process would that
@@ -262,7 +289,7 @@ impl Fold {
             let rest = known.as_slice();
             let Some(component) = known.next() else { return Ok(here) };
             match self.tree.child(here, component) {
-                Some(child) if matches!(self.tree.what(child), What::Directory(_)) => here = child,
+                Some(child) if self.tree.what(child).is_directory() => here = child,
                 _ => break rest,
             }
         };
@@ -273,7 +300,7 @@ impl Fold {
                 Look::At(node) => here = node,
                 Look::Missing => {
                     check_component(&component)?;
-                    here = self.tree.insert(here, &component, What::Directory(None))?;
+                    here = self.tree.insert(here, &component, What::Implied)?;
                     implied.push(here);
                 }
                 Look::Blocked => return Err(Refusal::Because("it lies under something that is not a directory")),
@@ -283,7 +310,7 @@ impl Fold {
     }
 
     /// Finds a hard link's target. The last component is not followed: a link to a symlink is one more name for the symlink.
-    fn target(&self, target: &[u8]) -> Result<Target, Refusal> {
+    fn target(&mut self, target: &[u8]) -> Result<Target, Refusal> {
         let components = clean(target, &self.limits).map_err(|refusal| match refusal {
             Refusal::Because(_) => Refusal::Because("a hard link to a name outside of the layer"),
             limit => limit,
@@ -320,18 +347,6 @@ impl Fold {
         }
         Ok(Target::Here(here))
     }
-}
-
-/// Puts a symlink's target in front of the rest of a path; answers where that path goes on.
-fn follow(target: &[u8], here: NodeId, left: &mut VecDeque<Name>, symlinks: &mut usize) -> Result<NodeId, Refusal> {
-    *symlinks += 1;
-    if *symlinks > MAX_SYMLINKS {
-        return Err(Refusal::Because("its name leads through too many symlinks"));
-    }
-    for component in target.rsplit(|byte| *byte == b'/').filter(|component| !matches!(*component, b"" | b".")) {
-        left.push_front(component.into());
-    }
-    Ok(if target.starts_with(b"/") { NodeId::ROOT } else { here })
 }
 
 #[cfg(test)]

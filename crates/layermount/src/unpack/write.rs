@@ -8,6 +8,7 @@ use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat};
 use rustix::io::{Errno, pwrite, retry_on_intr, write};
 
+use super::contents::Contents;
 use super::metadata::{IMPLIED, Metadata};
 use super::root::{READ, Root, open_beneath};
 use super::{FileContent, Skipped, UnpackError, c_name, listing, remove_tree};
@@ -22,13 +23,13 @@ pub(super) struct Writer<'fd> {
     metadata: Metadata,
     /// Devices that could not be made, and other names for them.
     missing: HashSet<NodeId>,
-    /// What regular files hold, also of those that were displaced; in the order of their nodes, which is that of the steps.
-    contents: Vec<(NodeId, FileContent)>,
+    /// Of all regular files, also those that were displaced.
+    contents: Contents,
 }
 
 impl<'fd> Writer<'fd> {
     pub(super) fn new(root: Root<'fd>, metadata: Metadata) -> Self {
-        Self { root, metadata, missing: HashSet::new(), contents: Vec::new() }
+        Self { root, metadata, missing: HashSet::new(), contents: Contents::default() }
     }
 
     pub(super) fn skipped(&self) -> Skipped {
@@ -38,7 +39,7 @@ impl<'fd> Writer<'fd> {
     /// Lists the files that are there in the end.
     pub(super) fn list(&self, fold: &Fold, to: &mut dyn Write) -> io::Result<()> {
         for (node, content) in self.contents.iter().filter(|(node, _)| fold.holds(*node)) {
-            listing::write_line(to, &joined(fold, *node), *content)?;
+            listing::write_line(to, &joined(fold, node), content)?;
         }
         Ok(())
     }
@@ -197,7 +198,7 @@ impl<'fd> Writer<'fd> {
                     archive.consume(count);
                     written += count as u64;
                 }
-                self.contents.push((node, FileContent { size: written, checksum: Some(crc.sum()) }));
+                self.contents.push(node, FileContent { size: written, checksum: Some(crc.sum()) });
             }
             Some(regions) => {
                 ftruncate(file, size).syscall("ftruncate", || format!("{}, {size}", quote(name))).map_err(&at)?;
@@ -215,7 +216,7 @@ impl<'fd> Writer<'fd> {
                     }
                     written += length;
                 }
-                self.contents.push((node, FileContent { size, checksum: None }));
+                self.contents.push(node, FileContent { size, checksum: None });
             }
         }
         self.metadata.apply(file, &entry.name, &entry.attributes)?;
@@ -234,10 +235,8 @@ impl<'fd> Writer<'fd> {
         // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.
         linkat(&target_parent, target_name, parent, name, AtFlags::empty())
             .syscall("linkat", || format!("{}, {}", quote(target_name), quote(name)))?;
-        if let Ok(place) = self.contents.binary_search_by_key(&target, |(node, _)| *node)
-            && let Some((_, content)) = self.contents.get(place).copied()
-        {
-            self.contents.push((node, content));
+        if let Some(content) = self.contents.get(target) {
+            self.contents.push(node, content);
         }
         Ok(())
     }

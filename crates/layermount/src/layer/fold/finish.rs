@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::super::LayerError;
 use super::super::entry::Attributes;
 use super::super::path::Name;
-use super::tree::{NodeId, What};
+use super::tree::{Marks, NodeId, What};
 use super::{Fold, Look, Refusal};
 
 /// What a layer says beyond the things that were put already.
@@ -37,55 +37,39 @@ pub(crate) struct DirectoryEnd {
     pub(crate) unmade: bool,
 }
 
-/// What a pass over the tree knows about a node: nodes stand behind their parents, so that one pass from the first to the last
-/// is enough.
-#[derive(Debug, Clone, Copy, Default)]
-struct Mark {
-    /// It, or what holds it, was displaced.
-    detached: bool,
-    /// Nothing of the lower layers shows at this place anyway.
-    hidden: bool,
-    /// Nothing of the lower layers shows in it.
-    hides: bool,
-    /// A whiteout without an entry lies in it.
-    holds_whiteouts: bool,
-}
-
 impl Fold {
     /// Says the rest. Nodes stay known afterwards, for [`Fold::path`].
     pub(crate) fn finish(&mut self) -> Result<Meaning, LayerError> {
         self.apply_marks()?;
-        let marks = self.marks();
-        let mark = |node: NodeId| marks.get(node.index()).copied().unwrap_or_default();
+        self.spread_marks();
         let mut meaning = Meaning {
             root: self.root.take(),
-            opaque_root: mark(NodeId::ROOT).hides,
+            opaque_root: self.tree.marks(NodeId::ROOT).has(Marks::HIDES),
             directories: Vec::new(),
             whiteouts: Vec::new(),
             implied: Vec::new(),
             links: Vec::new(),
         };
         for node in self.tree.ids() {
-            let Mark { detached, hidden, hides, holds_whiteouts } = mark(node);
-            if detached {
-                continue;
-            }
-            let place = self.tree.node(node);
+            let marks = self.tree.marks(node);
+            let (hidden, hides) = (marks.has(Marks::HIDDEN), marks.has(Marks::HIDES));
             let end = |unmade| DirectoryEnd {
                 node,
                 opaque: hides && !hidden,
-                whiteouts: holds_whiteouts && !hides && !hidden,
+                whiteouts: marks.has(Marks::HOLDS_WHITEOUTS) && !hides && !hidden,
                 unmade,
             };
-            match place.what {
-                What::Directory(attributes) => {
-                    if attributes.is_none() && !hidden && !place.whiteout {
+            match self.tree.what(node) {
+                _ if marks.has(Marks::DETACHED) => {}
+                What::Directory(_) => meaning.directories.push(end(false)),
+                What::Implied => {
+                    if !hidden && !marks.has(Marks::WHITEOUT) {
                         meaning.implied.push((node, false));
                     }
                     meaning.directories.push(end(false));
                 }
                 What::Mentioned if hidden => {}
-                What::Mentioned if place.whiteout => meaning.whiteouts.push(node),
+                What::Mentioned if marks.has(Marks::WHITEOUT) => meaning.whiteouts.push(node),
                 What::Mentioned => {
                     meaning.implied.push((node, true));
                     meaning.directories.push(end(true));
@@ -104,29 +88,24 @@ impl Fold {
         Ok(meaning)
     }
 
-    /// One mark a node, the root's first.
-    fn marks(&self) -> Vec<Mark> {
-        let root = Mark { hides: self.tree.node(NodeId::ROOT).opaque, ..Mark::default() };
-        let mut marks = vec![root];
+    /// Marks what lies in marked directories. Nodes stand behind their parents, so that one pass is enough.
+    fn spread_marks(&mut self) {
         for id in self.tree.ids() {
-            let node = self.tree.node(id);
-            let parent = self.tree.parent(id).index();
-            let above = marks.get(parent).copied().unwrap_or_default();
-            let hidden = above.hidden || above.hides;
-            let detached = above.detached || node.removed;
-            // An entry beats a whiteout of its path: a directory is there, what it had below is not. A whiteout without an entry
-            // hides what lies under it all the more.
-            let hides = node.opaque || node.whiteout;
-            if !detached
-                && node.whiteout
-                && node.what == What::Mentioned
-                && let Some(parent) = marks.get_mut(parent)
-            {
-                parent.holds_whiteouts = true;
+            let parent = self.tree.parent(id);
+            let (marks, above) = (self.tree.marks(id), self.tree.marks(parent));
+            if marks.has(Marks::REMOVED) || above.has(Marks::DETACHED) {
+                self.tree.mark(id, Marks::DETACHED);
+                continue;
             }
-            marks.push(Mark { detached, hidden, hides, holds_whiteouts: false });
+            // An entry beats a whiteout of its path: a directory is there, what it had below is not. A whiteout without an
+            // entry hides what lies under it all the more.
+            if above.has(Marks::HIDES) || above.has(Marks::HIDDEN) {
+                self.tree.mark(id, Marks::HIDDEN);
+            }
+            if marks.has(Marks::WHITEOUT) && self.tree.what(id) == What::Mentioned {
+                self.tree.mark(parent, Marks::HOLDS_WHITEOUTS);
+            }
         }
-        marks
     }
 
     fn apply_marks(&mut self) -> Result<(), LayerError> {
@@ -134,13 +113,13 @@ impl Fold {
         for path in std::mem::take(&mut self.whiteouts) {
             let path = self.tree.text(path).to_vec();
             if let Some(node) = self.whiteout_place(&path).map_err(|reason| refused(&path, reason))? {
-                self.tree.node_mut(node).whiteout = true;
+                self.tree.mark(node, Marks::WHITEOUT);
             }
         }
         for path in std::mem::take(&mut self.opaque) {
             let path = self.tree.text(path).to_vec();
             if let Some(node) = self.walk_marks(components(&path)).map_err(|reason| refused(&path, reason))? {
-                self.tree.node_mut(node).opaque = true;
+                self.tree.mark(node, Marks::OPAQUE);
             }
         }
         Ok(())

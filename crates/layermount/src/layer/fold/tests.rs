@@ -222,3 +222,18 @@ proptest! {
         prop_assert_eq!(first, fold(&shuffled));
     }
 }
+
+/// Each name is short, and leads through forty thousand components.
+#[test]
+fn symlinks_cannot_multiply_the_work() {
+    let link = |name: usize, target: String| entry(&format!("l{name}"), Kind::Symlink(target.into_bytes()));
+    let mut entries = vec![directory("d"), link(0, "d/../".repeat(500) + "d")];
+    entries.extend((1..39).map(|name| link(name, format!("l{}/../{}d", name - 1, "d/../".repeat(500)))));
+    let limits = LayerLimits { symlink_components: 400_000, ..LayerLimits::default() };
+    let mut fold = Fold::new(&limits);
+    for entry in &entries {
+        fold.add(entry).unwrap();
+    }
+    let refused = (0..100).find_map(|name| fold.add(&file(&format!("l38/f{name}"))).err());
+    assert!(matches!(refused, Some(Refusal::Limit { limit: 400_000, .. })), "{refused:?}");
+}

@@ -1,8 +1,8 @@
 //! The tree that a [`Fold`](super::Fold) builds: an arena of nodes that are never reused, so that an old [`NodeId`] never means
 //! something new, and that stand behind their parents.
 //!
-//! Made to be small, because it stays in memory for as long as the layer is unpacked: 32 bytes a node, 6 to 12 in the table
-//! that finds it, and its name. All names lie behind one another in one piece of memory.
+//! Made to be small, because it stays in memory for as long as the layer is unpacked: 16 bytes a node, 6 to 12 in the table
+//! that finds it, and its name. All texts lie behind one another in one piece of memory.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -18,15 +18,16 @@ pub(crate) struct NodeId(u32);
 impl NodeId {
     pub(crate) const ROOT: Self = Self(0);
 
-    pub(super) fn index(self) -> usize {
+    fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    /// `None` while no entry has named it.
-    Directory(Option<AttributesId>),
+    /// A directory that no entry has named yet.
+    Implied,
+    Directory(AttributesId),
     Leaf,
     /// With its target, for walking through it.
     Symlink(Text),
@@ -36,31 +37,70 @@ pub(super) enum What {
     Mentioned,
 }
 
+impl What {
+    pub(super) fn is_directory(self) -> bool {
+        matches!(self, Self::Implied | Self::Directory(_))
+    }
+}
+
 /// Attributes of a directory, kept in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AttributesId(u32);
 
-/// Bytes kept in the tree.
+/// A text kept in the tree: where it starts, with its length in two bytes before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Text {
-    start: u32,
-    // A path of an archive has at most 4095 bytes.
-    length: u16,
+pub(super) struct Text(u32);
+
+/// What is known of a place beside [`What`] stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// A later entry has taken its place.
+    pub(super) const REMOVED: Self = Self(1);
+    /// A whiteout names this place.
+    pub(super) const WHITEOUT: Self = Self(2);
+    /// An opaque mark lies in this directory.
+    pub(super) const OPAQUE: Self = Self(4);
+    /// Nothing of the lower layers shows in it: one of the two above.
+    pub(super) const HIDES: Self = Self(2 | 4);
+    /// It lies in something that was displaced.
+    pub(super) const DETACHED: Self = Self(8);
+    /// It lies in something in which nothing of the lower layers shows.
+    pub(super) const HIDDEN: Self = Self(16);
+    /// A whiteout without an entry lies in it.
+    pub(super) const HOLDS_WHITEOUTS: Self = Self(32);
+
+    /// Whether one of `marks` is there.
+    pub(super) fn has(self, marks: Self) -> bool {
+        self.0 & marks.0 != 0
+    }
+
+    pub(super) fn add(&mut self, marks: Self) {
+        self.0 |= marks.0;
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Node {
+struct Node {
     parent: NodeId,
-    name: Text,
-    pub(super) what: What,
-    /// Length of the path and number of its components.
-    measure: (u16, u16),
-    /// A later entry has taken its place.
-    pub(super) removed: bool,
-    /// A whiteout names this place.
-    pub(super) whiteout: bool,
-    /// An opaque mark lies in this directory.
-    pub(super) opaque: bool,
+    name: u32,
+    /// An [`AttributesId`] or a [`Text`], by `tag`.
+    payload: u32,
+    tag: Tag,
+    // NAME_MAX
+    name_length: u8,
+    marks: Marks,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    Implied,
+    Directory,
+    Leaf,
+    Symlink,
+    Open,
+    Mentioned,
 }
 
 /// Bytes behind one another.
@@ -68,8 +108,12 @@ pub(super) struct Node {
 struct Texts(Vec<u8>);
 
 impl Texts {
-    fn get(&self, Text { start, length }: Text) -> &[u8] {
-        self.0.get(start as usize..).and_then(|bytes| bytes.get(..length.into())).unwrap_or_default()
+    fn get(&self, start: u32, length: usize) -> &[u8] {
+        self.0.get(start as usize..).and_then(|bytes| bytes.get(..length)).unwrap_or_default()
+    }
+
+    fn name(&self, node: &Node) -> &[u8] {
+        self.get(node.name, node.name_length.into())
     }
 }
 
@@ -104,12 +148,11 @@ impl Tree {
     pub(super) fn new(limits: &LayerLimits) -> Self {
         let root = Node {
             parent: NodeId::ROOT,
-            name: Text { start: 0, length: 0 },
-            what: What::Directory(None),
-            measure: (0, 0),
-            removed: false,
-            whiteout: false,
-            opaque: false,
+            name: 0,
+            payload: 0,
+            tag: Tag::Implied,
+            name_length: 0,
+            marks: Marks::default(),
         };
         Self {
             nodes: Nodes { root, others: Vec::new() },
@@ -122,34 +165,54 @@ impl Tree {
         }
     }
 
-    pub(super) fn node(&self, id: NodeId) -> &Node {
-        self.nodes.get(id)
-    }
-
-    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
         let Nodes { root, others } = &mut self.nodes;
         id.index().checked_sub(1).and_then(|index| others.get_mut(index)).unwrap_or(root)
     }
 
     pub(super) fn what(&self, id: NodeId) -> What {
-        self.node(id).what
+        let Node { tag, payload, .. } = *self.nodes.get(id);
+        match tag {
+            Tag::Implied => What::Implied,
+            Tag::Directory => What::Directory(AttributesId(payload)),
+            Tag::Leaf => What::Leaf,
+            Tag::Symlink => What::Symlink(Text(payload)),
+            Tag::Open => What::Open(Text(payload)),
+            Tag::Mentioned => What::Mentioned,
+        }
+    }
+
+    pub(super) fn marks(&self, id: NodeId) -> Marks {
+        self.nodes.get(id).marks
+    }
+
+    pub(super) fn mark(&mut self, id: NodeId, marks: Marks) {
+        self.node_mut(id).marks.add(marks);
     }
 
     pub(super) fn parent(&self, id: NodeId) -> NodeId {
-        self.node(id).parent
+        self.nodes.get(id).parent
     }
 
     pub(super) fn name(&self, id: NodeId) -> &[u8] {
-        self.text(self.node(id).name)
+        self.texts.name(self.nodes.get(id))
     }
 
-    pub(super) fn text(&self, text: Text) -> &[u8] {
-        self.texts.get(text)
+    pub(super) fn text(&self, Text(start): Text) -> &[u8] {
+        let length = match self.texts.get(start.saturating_sub(2), 2) {
+            [low, high] => u16::from_le_bytes([*low, *high]),
+            _ => 0,
+        };
+        self.texts.get(start, length.into())
     }
 
     pub(super) fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let hash = self.keys.hash_one((parent, name));
-        self.places.find(hash, |id| self.node(*id).parent == parent && self.name(*id) == name).copied()
+        let is_it = |id: &NodeId| {
+            let node = self.nodes.get(*id);
+            node.parent == parent && self.texts.name(node) == name
+        };
+        self.places.find(hash, is_it).copied()
     }
 
     /// All nodes but the root, also those that were removed, each behind its parent.
@@ -158,7 +221,7 @@ impl Tree {
     }
 
     pub(super) fn path(&self, mut id: NodeId) -> Vec<&[u8]> {
-        let mut path = Vec::with_capacity(self.node(id).measure.1.into());
+        let mut path = Vec::new();
         while id != NodeId::ROOT {
             path.push(self.name(id));
             id = self.parent(id);
@@ -170,8 +233,8 @@ impl Tree {
     /// Whether a node and all that hold it are where they were put.
     pub(super) fn is_attached(&self, mut id: NodeId) -> bool {
         while id != NodeId::ROOT {
-            let node = self.node(id);
-            if node.removed {
+            let node = self.nodes.get(id);
+            if node.marks.has(Marks::REMOVED) {
                 return false;
             }
             id = node.parent;
@@ -195,38 +258,48 @@ impl Tree {
 
     /// A directory with attributes of its own, for [`Tree::insert`].
     pub(super) fn directory(&mut self, attributes: &Attributes) -> Result<What, Refusal> {
-        self.keep(size_of_attributes(attributes))?;
+        self.keep(size_of_xattrs(attributes))?;
         self.attributes.push(attributes.clone());
         // No more than there are entries.
-        Ok(What::Directory(Some(AttributesId(self.attributes.len() as u32 - 1))))
+        Ok(What::Directory(AttributesId(self.attributes.len() as u32 - 1)))
     }
 
     /// Gives a directory its own entry's attributes; `false` if it is not a directory.
     pub(super) fn set_attributes(&mut self, id: NodeId, new: &Attributes) -> Result<bool, Refusal> {
         match self.what(id) {
-            What::Directory(Some(AttributesId(index))) => {
-                self.keep(size_of_attributes(new))?;
+            What::Directory(AttributesId(index)) => {
+                self.keep(size_of_xattrs(new))?;
                 if let Some(attributes) = self.attributes.get_mut(index as usize) {
                     *attributes = new.clone();
                 }
             }
-            What::Directory(None) => self.node_mut(id).what = self.directory(new)?,
+            What::Implied => {
+                let what = self.directory(new)?;
+                let node = self.node_mut(id);
+                (node.tag, node.payload) = packed(what);
+            }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
+    /// Keeps a path or a symlink's target.
     pub(super) fn keep_text(&mut self, text: &[u8]) -> Result<Text, Refusal> {
-        let too_long = Refusal::Limit { what: "bytes of a name", limit: u16::MAX.into() };
+        let too_long = Refusal::Limit { what: "bytes of a path", limit: u16::MAX.into() };
         let length = u16::try_from(text.len()).map_err(|_| too_long)?;
-        self.keep(text.len())?;
+        self.push(&length.to_le_bytes())?;
+        self.push(text).map(Text)
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<u32, Refusal> {
+        self.keep(bytes.len())?;
         let start = u32::try_from(self.texts.0.len()).map_err(|_| self.too_much())?;
-        self.texts.0.extend_from_slice(text);
-        Ok(Text { start, length })
+        self.texts.0.extend_from_slice(bytes);
+        Ok(start)
     }
 
     /// Counts what is kept until the layer's end.
-    pub(super) fn keep(&mut self, bytes: usize) -> Result<(), Refusal> {
+    fn keep(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.kept = self.kept.saturating_add(bytes as u64);
         if self.kept > self.limits.kept_bytes { Err(self.too_much()) } else { Ok(()) }
     }
@@ -242,7 +315,7 @@ impl Tree {
         if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
             place.remove();
         }
-        self.node_mut(id).removed = true;
+        self.mark(id, Marks::REMOVED);
         Some(id)
     }
 
@@ -255,27 +328,37 @@ impl Tree {
         if u64::from(id.0) > entries {
             return Err(limit("entries and directories", entries));
         }
-        let (bytes, depth) = self.node(parent).measure;
-        let bytes = usize::from(bytes) + usize::from(depth > 0) + name.len();
+        let (bytes, depth) = self.measure(parent);
+        let bytes = bytes + usize::from(depth > 0) + name.len();
         if bytes > path_bytes {
             return Err(limit("bytes of a path", path_bytes as u64));
         }
-        if usize::from(depth) >= path_depth {
+        if depth >= path_depth {
             return Err(limit("components of a path", path_depth as u64));
         }
-        let bytes = u16::try_from(bytes).map_err(|_| limit("bytes of a path", u16::MAX.into()))?;
-        // Every component has a byte.
-        let measure = (bytes, depth + 1);
-        let name = self.keep_text(name)?;
-        let node = Node { parent, name, what, measure, removed: false, whiteout: false, opaque: false };
-        self.nodes.others.push(node);
+        let name_length = u8::try_from(name.len()).map_err(|_| limit("bytes of a name", u8::MAX.into()))?;
+        let name = self.push(name)?;
+        let (tag, payload) = packed(what);
+        self.nodes.others.push(Node { parent, name, payload, tag, name_length, marks: Marks::default() });
         let Self { nodes, places, keys, texts, .. } = self;
         let hash = |id: &NodeId| {
             let node = nodes.get(*id);
-            keys.hash_one((node.parent, texts.get(node.name)))
+            keys.hash_one((node.parent, texts.name(node)))
         };
         places.insert_unique(hash(&id), id, hash);
         Ok(id)
+    }
+
+    /// Length of a node's path and the number of its components.
+    fn measure(&self, mut id: NodeId) -> (usize, usize) {
+        let (mut bytes, mut depth) = (0, 0);
+        while id != NodeId::ROOT {
+            let node = self.nodes.get(id);
+            bytes += usize::from(depth > 0) + usize::from(node.name_length);
+            depth += 1;
+            id = node.parent;
+        }
+        (bytes, depth)
     }
 
     fn newest(&self) -> NodeId {
@@ -283,7 +366,18 @@ impl Tree {
     }
 }
 
-fn size_of_attributes(attributes: &Attributes) -> usize {
+fn packed(what: What) -> (Tag, u32) {
+    match what {
+        What::Implied => (Tag::Implied, 0),
+        What::Directory(AttributesId(index)) => (Tag::Directory, index),
+        What::Leaf => (Tag::Leaf, 0),
+        What::Symlink(Text(start)) => (Tag::Symlink, start),
+        What::Open(Text(start)) => (Tag::Open, start),
+        What::Mentioned => (Tag::Mentioned, 0),
+    }
+}
+
+fn size_of_xattrs(attributes: &Attributes) -> usize {
     attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
@@ -293,13 +387,13 @@ mod tests {
 
     #[test]
     fn nodes_are_small() {
-        assert_eq!(size_of::<Node>(), 32);
+        assert_eq!(size_of::<Node>(), 16);
     }
 
     #[test]
     fn a_removed_node_is_not_found_again() {
         let mut tree = Tree::new(&LayerLimits::default());
-        let directory = tree.insert(NodeId::ROOT, b"d", What::Directory(None)).unwrap();
+        let directory = tree.insert(NodeId::ROOT, b"d", What::Implied).unwrap();
         let file = tree.insert(directory, b"f", What::Leaf).unwrap();
         assert_eq!(tree.child(directory, b"f"), Some(file));
         assert_eq!(tree.path(file), [b"d", b"f"]);
