@@ -8,6 +8,7 @@
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
 //!     listing                            path, size and checksum of every file, for `verify`
+//!     damaged                            there if `verify` found it changed: as good as absent, and made anew when needed
 //!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
@@ -24,16 +25,19 @@
 //!
 //! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never
 //!   see half.
-//! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
-//!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
+//! - Whoever uses a layer holds a shared `flock(2)` on its tree, from before it is published or since it was found;
+//!   whoever removes one needs the exclusive one, and that no process has it mounted. Locks belong to open files, so that a
+//!   process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
-//!   waits may hold shared locks on finished layers: only `prune` wants those, and it never waits.
+//!   waits may hold shared locks on finished layers: who wants the exclusive ones never waits for them.
 //! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
 //!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
 //!   what is damaged.
 
 mod archive;
 mod entry;
+mod held;
+mod in_use;
 mod lock;
 mod prune;
 mod realize;
@@ -88,8 +92,14 @@ pub(crate) enum StoreError {
     NotInArchive { place: String, diff_id: String },
     #[error("layer {diff_id} has no blob to be made from")]
     NoBlob { diff_id: String },
-    #[error("layers are removed from the store as fast as they are made")]
+    #[error("layers are taken from the store as fast as they are made")]
     Unsettled,
+    #[error("{} is not a layer", path.display())]
+    NotALayer { path: PathBuf },
+    #[error("{} was found damaged", path.display())]
+    Marked { path: PathBuf },
+    #[error("{} is damaged, and a program that runs in it keeps it from being replaced", path.display())]
+    DamagedInUse { path: PathBuf },
 }
 
 impl Fault for StoreError {
@@ -98,10 +108,10 @@ impl Fault for StoreError {
             Self::NoHome => ErrorKind::InvalidInput,
             Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
-            Self::Malformed { .. } => ErrorKind::StoreDamaged,
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
-            Self::Unsettled => ErrorKind::Busy,
+            Self::Unsettled | Self::DamagedInUse { .. } => ErrorKind::Busy,
         }
     }
 
@@ -114,7 +124,8 @@ impl Fault for StoreError {
             }
             Self::LayerGone { .. } => "pull the image again",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
-            Self::Malformed { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
+            Self::DamagedInUse { .. } => "end the programs that run in the image and unmount it, then try again",
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
             Self::WrongDiffId { .. } => {
                 "the image's config does not belong to its layers: build or pull the image anew"
             }

@@ -229,7 +229,8 @@ impl Fault for UnpackError {
             Self::Entry { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("make room in the store's file system ('layermount store prune'), or use another store".into())
             }
-            _ => None,
+            Self::Entry { source, .. } | Self::Directory(source) => source.hint(),
+            Self::DanglingLink { .. } => None,
         }
     }
 }

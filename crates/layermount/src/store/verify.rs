@@ -76,7 +76,7 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
 type Finding = (String, String);
 
 fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding>) -> Result<()> {
-    let listing = match read_file(entry.directory(), LISTING).map(String::from_utf8) {
+    let listing = match read_file(entry.directory()?.as_fd(), LISTING).map(String::from_utf8) {
         Ok(Ok(text)) => text.parse::<Listing>().map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -91,7 +91,7 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
     // What was copied from lower layers when this one was completed came after the listing.
     let may_have_others = !entry.record.unpacked.open.links.is_empty();
     let mut comparison = Comparison { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage };
-    walk(entry.tree()?.as_fd(), &mut |found| {
+    walk(entry.tree(), &mut |found| {
         match found {
             Seen::Entry { directory, name, path, stat } => {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
