@@ -31,8 +31,8 @@
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
 //!   waits may hold shared locks on finished layers: who wants the exclusive ones never waits for them.
 //! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
-//!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
-//!   what is damaged.
+//!   record that cannot be read afterwards counts as absent, as does a layer in which `verify` found files that were cut
+//!   short; `realize` makes both anew, and `prune` removes them.
 
 mod archive;
 mod entry;
@@ -52,7 +52,7 @@ pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
 pub use usage::{StoredLayer, Usage};
-pub use verify::{Damage, Verified};
+pub use verify::{Damage, DamageKind, Verified};
 
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,7 @@ pub(crate) enum StoreError {
     Unsettled,
     #[error("{} is not a layer", path.display())]
     NotALayer { path: PathBuf },
-    #[error("{} was found damaged", path.display())]
+    #[error("{} was found damaged, and has not been made anew since", path.display())]
     Marked { path: PathBuf },
     #[error("{} is damaged, and a program that runs in it keeps it from being replaced", path.display())]
     DamagedInUse { path: PathBuf },
@@ -122,10 +122,12 @@ impl Fault for StoreError {
             Self::WritableByOthers { .. } => {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
-            Self::LayerGone { .. } => "pull the image again",
+            Self::LayerGone { .. } => "pull the image again from the place where it came from",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
             Self::DamagedInUse { .. } => "end the programs that run in the image and unmount it, then try again",
-            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => {
+                "'layermount store prune' removes what is damaged; then pull the image again"
+            }
             Self::WrongDiffId { .. } => {
                 "the image's config does not belong to its layers: build or pull the image anew"
             }
@@ -221,6 +223,15 @@ impl Store {
     }
 
     /// Reads every file of every layer and compares it with what was unpacked. `progress` is told before each layer.
+    ///
+    /// A layer that is not as it was unpacked counts as absent from then on: [`Store::realize`] makes it anew, which it can
+    /// do for an image that was not found in the store but in the place where it came from. Nothing is taken from programs
+    /// that run in it; until they have ended, realizing fails with [`ErrorKind::Busy`]. In a store that cannot be written to,
+    /// damage is reported only.
+    ///
+    /// # Errors
+    ///
+    /// Damage is none. What keeps from reading (no memory, too many open files) is.
     pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
         verify::verify(&self.root, progress)
     }

@@ -23,7 +23,7 @@ mod root;
 mod write;
 
 pub(crate) use complete::complete;
-pub(crate) use listing::{FileContent, Listing};
+pub(crate) use listing::{FileContent, Listing, ReadListingError};
 pub(crate) use remove::remove_tree;
 
 use std::ffi::CString;

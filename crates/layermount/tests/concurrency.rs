@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use layermount::store::{LayerEvent, Progress, PruneOptions, RealizeOptions};
-use layermount::{Blobs, Content, Descriptor, ErrorKind, Image, ImageParts, Layer, OciLayouts, Platform, Source, Store};
+use layermount::{
+    Blobs, Content, Descriptor, ErrorKind, Image, ImageParts, Layer, OciLayouts, Platform, Source, Store,
+};
 use layermount_fixtures::{Layout, Recipe};
 
 const PART: &str = "LAYERMOUNT_TEST_PART";
@@ -119,6 +121,9 @@ fn main_or(play: impl FnOnce(&World, &str), test: impl FnOnce(&World)) {
     match (std::env::var(PART), std::env::var_os(PLACE)) {
         (Ok(part), Some(place)) => play(&World { directory: place.into() }, &part),
         _ => {
+            // One at a time: for a moment, a child that is being started has what its parent has locked, also in other threads.
+            static ALONE: Mutex<()> = Mutex::new(());
+            let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
             let directory = tempfile::tempdir().unwrap();
             test(&World { directory: directory.path().to_owned() });
         }
@@ -316,11 +321,11 @@ fn waiting_is_told_and_ends_with_a_killed_holder() {
 #[test]
 fn a_layer_takes_one_descriptor() {
     use nix::sys::resource::{Resource, setrlimit};
-    const LAYERS: usize = 500;
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let play = |world: &World, part: &str| {
-        let image = world.image("image");
-        let limit: u64 = part.parse().unwrap();
+        let (layers, limit) = part.split_once(" under ").unwrap();
+        let (image, layers, limit): (_, usize, u64) =
+            (world.image(layers), layers.parse().unwrap(), limit.parse().unwrap());
         setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
         let store = world.store();
         // Its directory stays open once it is there.
@@ -328,7 +333,7 @@ fn a_layer_takes_one_descriptor() {
         let before = open();
         for _ in 0..2 {
             match store.realize(&image) {
-                Ok(stack) => assert_eq!((stack.layers().len(), open() - before), (LAYERS, LAYERS)),
+                Ok(stack) => assert_eq!((stack.layers().len(), open() - before), (layers, layers)),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Os, "{error:#}");
                     assert!(format!("{error:#}").contains("EMFILE"), "{error:#}");
@@ -338,23 +343,73 @@ fn a_layer_takes_one_descriptor() {
             }
             assert_eq!(open(), before, "nothing is left open");
         }
-        say("done", "");
         // Looking after the store takes few, however much it holds.
         let (layers, verified) = (store.layers().unwrap().len(), store.verify(&mut |_| ()).unwrap());
         assert_eq!((verified.layers, verified.damage.len()), (layers, 0));
         assert_eq!(store.prune(&PruneOptions::default()).unwrap().layers.len(), layers);
     };
     main_or(play, |world| {
-        world.add("image", &(0..LAYERS).map(|n| format!("layer plain\nfile 0644 0:0 /{n} \"x\"\n")).collect::<String>());
-        let start = |limit: &str| world.start("a_layer_takes_one_descriptor", limit);
-        start("1024").succeeds();
-        let mut tight = start(&(LAYERS + 40).to_string());
-        tight.expect("done");
-        tight.succeeds();
-        let mut few = start("256");
+        for layers in [500, 120] {
+            let recipe = (0..layers).map(|n| format!("layer plain\nfile 0644 0:0 /{n} \"x\"\n")).collect::<String>();
+            world.add(&layers.to_string(), &recipe);
+        }
+        let start = |part: &str| world.start("a_layer_takes_one_descriptor", part);
+        for enough in ["500 under 1024", "120 under 160"] {
+            start(enough).succeeds();
+        }
+        let mut few = start("120 under 100");
         few.expect("refused");
         few.succeeds();
         assert!(Path::new(&world.directory.join("store/layers")).exists());
+        assert_eq!(world.stages(), 0);
+    });
+}
+
+/// Killed at any moment, whoever makes a layer anew leaves a store that the next one can use.
+#[test]
+fn making_anew_may_be_interrupted() {
+    const ROUNDS: u32 = 60;
+    let play = |world: &World, _: &str| {
+        world.store().verify(&mut |_| ()).unwrap();
+        world.store().realize(&world.image("image")).unwrap();
+    };
+    main_or(play, |world| {
+        world.add("image", "layer\nrandom 0644 0:0 /big 2000000\nlayer\nfile 0644 0:0 /other \"x\"\n");
+        let start = || world.start("making_anew_may_be_interrupted", "verify and realize");
+        let layers = || -> Vec<PathBuf> {
+            let stack = world.store().realize(&world.image("image")).unwrap();
+            stack.layers().iter().map(|layer| layer.path().to_owned()).collect()
+        };
+        let mend = |before: &[PathBuf]| {
+            world.store().verify(&mut |_| ()).unwrap();
+            assert_eq!(layers(), before);
+            assert_eq!(world.store().verify(&mut |_| ()).unwrap().damage.len(), 0);
+        };
+        let before = layers();
+        let damage = |round: u8| {
+            // The last round may have left the layer damaged, or none.
+            if let Ok(mut bytes) = std::fs::read(before[0].join("big")) {
+                bytes[1000] ^= round | 1;
+                std::fs::write(before[0].join("big"), bytes).unwrap();
+            }
+        };
+        damage(0);
+        let since = Instant::now();
+        start().succeeds();
+        let (whole, mut interrupted) = (since.elapsed(), 0);
+        for round in 0..ROUNDS {
+            damage(round as u8);
+            let mut process = start();
+            std::thread::sleep(whole * round / ROUNDS);
+            process.child.kill().unwrap();
+            interrupted += u32::from(!process.child.wait().unwrap().success());
+            if round % 10 == 9 {
+                mend(&before);
+            }
+        }
+        assert!(interrupted > ROUNDS / 2, "{interrupted} of {ROUNDS} were interrupted within {whole:?}");
+        mend(&before);
+        world.store().prune(&PruneOptions::default()).unwrap();
         assert_eq!(world.stages(), 0);
     });
 }

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -18,7 +17,7 @@ use crate::stack::StackedLayer;
 use crate::unpack::{Listing, Unpacked};
 
 use super::StoreError;
-use super::in_use::{Claim, claim, is_mounted, lock_tree};
+use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
 use super::root::{Part, StoreRoot, open_or_create};
 use super::stage::Stage;
 
@@ -30,11 +29,6 @@ const RECORD: &str = "layer.json";
 pub(crate) const LISTING: &str = "listing";
 /// There if `verify` found the layer changed; empty.
 const MARK: &str = "damaged";
-
-/// How long a damaged layer may be locked before somebody is thought to use it: whoever opens a layer has it locked for a
-/// moment, and so has `verify`.
-const PATIENCE: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a layer directory is called after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,17 +170,16 @@ impl Shelf {
 
     /// Moves a damaged layer into the stage, which will be removed.
     fn remove_damaged(&self, stage: &Stage, name: &str, staged: &str) -> Result<()> {
-        let since = Instant::now();
-        loop {
-            match claim(self, name)? {
-                Claim::Gone => return Ok(()),
-                Claim::Free(claimed) if !is_mounted(&mountinfo::overlay_directories_in_use(), self, name, &claimed)? => {
-                    return stage.take(self.directory.as_fd(), name, staged).map(drop);
-                }
-                Claim::Used if since.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-                _ => return Err(StoreError::DamagedInUse { path: self.path.join(name) }.into()),
-            }
+        let in_use = || StoreError::DamagedInUse { path: self.path.join(name) };
+        let claimed = match claim_soon(self, name)? {
+            Claim::Gone => return Ok(()),
+            Claim::Free(claimed) => claimed,
+            Claim::Used => return Err(in_use().into()),
+        };
+        if is_mounted(&mountinfo::overlay_directories_in_use(), self, name, &claimed)? {
+            return Err(in_use().into());
         }
+        stage.take(self.directory.as_fd(), name, staged).map(drop)
     }
 }
 
@@ -245,10 +238,9 @@ impl Entry {
     }
 
     /// Opens the directory that holds the tree and what is beside it.
-    pub(crate) fn directory(&self) -> Result<OwnedFd> {
+    pub(crate) fn directory(&self) -> Result<OwnedFd, SyscallError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.tree, "..", flags, Mode::empty())
-            .syscall("openat", || self.path.display().to_string())?)
+        rustix::fs::openat(&self.tree, "..", flags, Mode::empty()).syscall("openat", || self.path.display().to_string())
     }
 
     /// Has everybody take the layer for absent from now on, so that it is made anew where it is needed next. The tree is not
@@ -257,11 +249,11 @@ impl Entry {
     /// # Errors
     ///
     /// What the kernel says where the store cannot be written to.
-    pub(crate) fn mark_damaged(&self) -> Result<()> {
+    pub(crate) fn mark_damaged(&self) -> Result<(), SyscallError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat(self.directory()?, MARK, flags, Mode::RUSR | Mode::WUSR)
-            .syscall("openat", || format!("{}, O_CREAT", self.path.join(MARK).display()))?;
-        Ok(())
+            .syscall("openat", || format!("{}, O_CREAT", self.path.join(MARK).display()))
+            .map(drop)
     }
 
     /// The tree as overlayfs takes it; the layer stays in the store for as long as that lives.
@@ -286,17 +278,24 @@ pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: 
     Ok(())
 }
 
+/// Reads a file whole; whatever else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
-    // A fifo in the place of a file would be waited for.
+    let mut bytes = Vec::new();
+    match open_file(directory, name) {
+        Err(Errno::INVAL | Errno::LOOP) => {}
+        file => _ = std::fs::File::from(file?).read_to_end(&mut bytes)?,
+    }
+    Ok(bytes)
+}
+
+/// Opens a regular file for reading. Anything else is `EINVAL`, without being waited for.
+pub(super) fn open_file(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Ok(Vec::new());
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        _ => Err(Errno::INVAL),
     }
-    let mut file = std::fs::File::from(file);
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Writes a file anew. Where readers may be about, write into a stage and publish.

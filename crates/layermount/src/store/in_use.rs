@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,6 +46,19 @@ pub(super) enum Claim {
 pub(super) struct Claimed {
     /// `None` for what has no tree, and so cannot be used.
     tree: Option<OwnedFd>,
+}
+
+/// [`claim`] that gives those a moment who have the layer locked and do not use it: who looks whether it is sound, or starts a
+/// child, which has all that is open here until it executes its program.
+pub(super) fn claim_soon(shelf: &Shelf, name: &str) -> Result<Claim> {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let since = Instant::now();
+    loop {
+        match claim(shelf, name)? {
+            Claim::Used if since.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            claim => return Ok(claim),
+        }
+    }
 }
 
 /// Tries to get hold of a layer that nobody uses.

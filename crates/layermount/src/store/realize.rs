@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::decode::{DecodeLimits, Decoder};
 use crate::digest::DiffId;
@@ -268,8 +268,7 @@ impl Work<'_> {
 
     fn make_from_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
         let _lock = self.lock(layer)?;
-        let made_meanwhile =
-            self.held.mountable(shelf, layer)?.is_some() || self.held.open(shelf, layer)?.is_some();
+        let made_meanwhile = self.held.mountable(shelf, layer)?.is_some() || self.held.open(shelf, layer)?.is_some();
         if !made_meanwhile {
             self.unpack_blob(shelf, blobs, layer)?;
         }

@@ -7,8 +7,7 @@
 //! can write to the store.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::str::FromStr;
+use std::io::{BufRead, Read, Write};
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +23,17 @@ pub(crate) struct Listing {
     pub(crate) files: BTreeMap<String, FileContent>,
 }
 
-/// A line that cannot be read.
+/// A listing that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("line {number} of the listing is malformed")]
-pub(crate) struct ParseListingError {
-    number: usize,
+pub(crate) enum ReadListingError {
+    #[error("line {number} of the listing is malformed")]
+    Malformed { number: u64 },
+    #[error("the listing cannot be read")]
+    Read(#[from] std::io::Error),
 }
+
+/// The longest line: every byte of the longest path escaped, with room for the numbers.
+const LINE_MAX: u64 = 4 * 4096 + 64;
 
 impl Listing {
     /// A path as it stands in a listing.
@@ -48,16 +52,47 @@ impl Listing {
     }
 }
 
-impl FromStr for Listing {
-    type Err = ParseListingError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut files = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
-            let (path, content) = parse_line(line).ok_or(ParseListingError { number: index + 1 })?;
-            files.insert(path.to_owned(), content);
+impl Listing {
+    /// The path that stands in a listing as `escaped`.
+    pub(crate) fn unescape(escaped: &str) -> Option<Vec<u8>> {
+        let mut path = Vec::with_capacity(escaped.len());
+        let mut bytes = escaped.bytes();
+        while let Some(byte) = bytes.next() {
+            path.push(match byte {
+                b'\\' => match bytes.next()? {
+                    b't' => b'\t',
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b'x' => {
+                        let mut byte = [0];
+                        hex::decode_to_slice([bytes.next()?, bytes.next()?], &mut byte).ok()?;
+                        byte[0]
+                    }
+                    plain @ (b'\\' | b'\'' | b'"') => plain,
+                    _ => return None,
+                },
+                plain => plain,
+            });
         }
-        Ok(Self { files })
+        Some(path)
+    }
+
+    /// Shows every path, escaped, with what its file holds to `see`, one at a time: a listing may be long.
+    pub(crate) fn read<E: From<ReadListingError>>(
+        mut from: impl BufRead,
+        mut see: impl FnMut(&str, FileContent) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut line = String::new();
+        for number in 1.. {
+            line.clear();
+            if from.by_ref().take(LINE_MAX).read_line(&mut line).map_err(ReadListingError::from)? == 0 {
+                break;
+            }
+            let whole = line.strip_suffix('\n');
+            let (path, content) = whole.and_then(parse_line).ok_or(ReadListingError::Malformed { number })?;
+            see(path, content)?;
+        }
+        Ok(())
     }
 }
 
@@ -75,6 +110,15 @@ fn parse_line(line: &str) -> Option<(&str, FileContent)> {
 mod tests {
     use super::*;
 
+    fn read(text: &[u8]) -> Result<Listing, ReadListingError> {
+        let mut listing = Listing::default();
+        Listing::read(text, |path, content| {
+            listing.files.insert(path.to_owned(), content);
+            Ok(())
+        })
+        .map(|()| listing)
+    }
+
     #[test]
     fn what_is_written_can_be_read() {
         let mut listing = Listing::default();
@@ -83,15 +127,25 @@ mod tests {
         }
         let mut text = Vec::new();
         listing.write(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        assert_eq!(text.lines().count(), 3);
-        assert_eq!(text.parse::<Listing>().unwrap(), listing);
+        assert_eq!(text.split(|byte| *byte == b'\n').count(), 3 + 1);
+        assert_eq!(read(&text).unwrap(), listing);
+    }
+
+    #[test]
+    fn every_byte_comes_back() {
+        let path: Vec<u8> = (0..=255).collect();
+        assert_eq!(Listing::unescape(&Listing::escape(&path)).unwrap(), path);
+        for bad in ["\\", "\\x", "\\x0", "\\xzz", "\\q"] {
+            assert_eq!(Listing::unescape(bad), None, "{bad}");
+        }
     }
 
     #[test]
     fn broken_lines_are_named() {
-        let error = "00000000 1 a\nzz 1 b".parse::<Listing>().unwrap_err();
+        let error = read(b"00000000 1 a\nzz 1 b\n").unwrap_err();
         assert_eq!(error.to_string(), "line 2 of the listing is malformed");
-        assert!("00000000 a".parse::<Listing>().is_err());
+        for bad in [&b"00000000 a\n"[..], b"00000000 1 cut shor", b"\xff\n", &[b'x'; 1 << 20]] {
+            read(bad).unwrap_err();
+        }
     }
 }
