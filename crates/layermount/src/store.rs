@@ -59,6 +59,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
+use crate::limits::Limit;
 use crate::stack::LayerStack;
 
 use root::StoreRoot;
@@ -94,6 +95,8 @@ pub(crate) enum StoreError {
     NoBlob { diff_id: String },
     #[error("layers are taken from the store as fast as they are made")]
     Unsettled,
+    #[error("{} exceed the limit {}={limit}", Limit::ImageBytes.describe(), Limit::ImageBytes)]
+    ImageTooLarge { limit: u64 },
     #[error("{} is not a layer", path.display())]
     NotALayer { path: PathBuf },
     #[error("{} was found damaged, and has not been made anew since", path.display())]
@@ -111,12 +114,14 @@ impl Fault for StoreError {
             Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
+            Self::ImageTooLarge { .. } => ErrorKind::LimitExceeded,
             Self::Unsettled | Self::DamagedInUse { .. } => ErrorKind::Busy,
         }
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::ImageTooLarge { limit } => return Some(Limit::ImageBytes.hint(*limit)),
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
             Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
             Self::WritableByOthers { .. } => {

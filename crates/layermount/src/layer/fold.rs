@@ -21,6 +21,7 @@ use super::entry::{Attributes, Device, Entry, Kind};
 use super::path::{Name, check_component, clean};
 use super::whiteout::{Mark, mark};
 use super::{LayerLimits, Refusal};
+use crate::limits::Limit;
 use tree::{Node, Tree, What};
 
 /// Symlinks followed in one name, as in the kernel (`MAXSYMLINKS`).
@@ -229,10 +230,10 @@ impl Fold {
         let node = Node::new(parent, name, what);
         let (bytes, depth) = self.tree.insert(node, self.limits.entries)?.measure;
         if bytes > self.limits.path_bytes {
-            return Err(Refusal::Limit { what: "bytes of a path", limit: self.limits.path_bytes as u64 });
+            return Err(Refusal::Limit { what: Limit::PathBytes, limit: self.limits.path_bytes as u64 });
         }
         if depth > self.limits.path_depth {
-            return Err(Refusal::Limit { what: "components of a path", limit: self.limits.path_depth as u64 });
+            return Err(Refusal::Limit { what: Limit::PathDepth, limit: self.limits.path_depth as u64 });
         }
         Ok(self.tree.newest())
     }

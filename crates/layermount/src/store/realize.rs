@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::decode::{DecodeLimits, Decoder};
+use crate::decode::{DecodeLimits, Decoded, Decoder};
 use crate::digest::DiffId;
 use crate::error::{Error, Result, ResultExt, SyscallContext};
 use crate::image::{Blobs, Content, Image, Layer, Located, OverlayXattrs};
-use crate::layer::LayerLimits;
+use crate::limits::{Limit, Limits};
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
 use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
 use crate::userns::Caller;
@@ -43,6 +43,7 @@ pub enum Backing {
 #[derive(Debug, Default)]
 pub struct RealizeOptions<'a> {
     pub(super) backing: Backing,
+    limits: Limits,
     progress: Option<&'a dyn Progress>,
 }
 
@@ -77,6 +78,13 @@ impl<'a> RealizeOptions<'a> {
         self
     }
 
+    /// Says how much layers may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Has `progress` told how the work goes on, from several threads.
     #[must_use]
     pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
@@ -98,7 +106,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
     if let Content::Located(located) = image.content() {
         return located_stack(located);
     }
-    let form = Form::of_this_process();
+    let form = Form::of_this_process(&options.limits);
     let held = Held::default();
     // What is made stays. Only open layers are taken, by others, for chains of theirs. Out of an archive, one attempt makes
     // an open layer once, and the image may have it in as many places as it has layers.
@@ -108,7 +116,15 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
             None if attempt == 0 => _ = sweep(root)?,
             None => {}
         }
-        let work = Work { root, image, options, form: &form, held: &held, cancelled: AtomicBool::new(false) };
+        let work = Work {
+            root,
+            image,
+            options,
+            form: &form,
+            held: &held,
+            unpacked: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+        };
         work.make_missing()?;
     }
     stored_stack(root, image, &form, &held)?.ok_or_else(|| StoreError::Unsettled.into())
@@ -168,15 +184,15 @@ pub(super) struct Form {
 }
 
 impl Form {
-    fn of_this_process() -> Self {
+    fn of_this_process(limits: &Limits) -> Self {
         let caller = Caller::current();
         let xattrs = caller.overlay_xattrs();
         let ownership = if caller.may_chown() { Ownership::Apply } else { Ownership::Squash };
         Self {
             shelf: shelf_name(xattrs),
             xattrs,
-            unpack: UnpackOptions { xattrs, ownership, limits: LayerLimits::default() },
-            decode: DecodeLimits::default(),
+            unpack: UnpackOptions { xattrs, ownership, limits: limits.layer() },
+            decode: limits.decode(),
         }
     }
 }
@@ -188,6 +204,8 @@ pub(super) struct Work<'a> {
     pub(super) options: &'a RealizeOptions<'a>,
     pub(super) form: &'a Form,
     held: &'a Held,
+    /// Bytes of archives so far.
+    unpacked: AtomicU64,
     cancelled: AtomicBool,
 }
 
@@ -304,8 +322,11 @@ impl Work<'_> {
     ) -> Result<DiffId> {
         let directory = stage.make_directory(STAGED)?;
         let tree = super::root::open_or_create(directory.as_fd(), TREE).syscall("mkdirat", || TREE.into())?;
-        let (unpacked, listing) = unpack(&mut decoder, tree.as_fd(), &self.form.unpack)?;
-        let diff_id = decoder.finish()?.diff_id;
+        let mut metered = Metered { inner: &mut decoder, work: self, read: 0 };
+        let (unpacked, listing) = unpack(&mut metered, tree.as_fd(), &self.form.unpack)?;
+        let metered = metered.read;
+        let Decoded { diff_id, tar_size, .. } = decoder.finish()?;
+        self.meter(tar_size.saturating_sub(metered))?;
         if wanted(&diff_id) {
             // Before anybody sees it, so that nobody removes it before it is held.
             lock_tree(&tree, &stage.path().join(STAGED).join(TREE))?;
@@ -315,6 +336,13 @@ impl Work<'_> {
             self.held.keep(shelf, &key)?;
         }
         Ok(diff_id)
+    }
+
+    /// Counts bytes of archives.
+    fn meter(&self, bytes: u64) -> Result<(), StoreError> {
+        let limit = self.options.limits.get(Limit::ImageBytes);
+        let before = self.unpacked.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit { Err(StoreError::ImageTooLarge { limit }) } else { Ok(()) }
     }
 
     /// Completes open layers from those below them, base first.
@@ -382,6 +410,22 @@ impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
         self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
+        Ok(count)
+    }
+}
+
+/// An archive that counts towards what is unpacked for the image.
+struct Metered<'a, R> {
+    inner: R,
+    work: &'a Work<'a>,
+    read: u64,
+}
+
+impl<R: std::io::Read> std::io::Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.read += count as u64;
+        self.work.meter(count as u64).map_err(|error| std::io::Error::other(Error::from(error)))?;
         Ok(count)
     }
 }

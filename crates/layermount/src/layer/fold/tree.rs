@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::super::Refusal;
 use super::super::entry::Attributes;
 use super::super::path::Name;
+use crate::limits::Limit;
 
 /// One thing that stands, or stood, in a place of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,7 +159,7 @@ impl Tree {
     pub(super) fn insert(&mut self, mut node: Node, limit: u64) -> Result<&Node, Refusal> {
         let id = NodeId(self.nodes.len() as u32 + 1);
         if u64::from(id.0) > limit {
-            return Err(Refusal::Limit { what: "entries and directories", limit });
+            return Err(Refusal::Limit { what: Limit::Entries, limit });
         }
         let (bytes, depth) = self.node(node.parent).measure;
         node.measure = (bytes + usize::from(depth > 0) + node.name.len(), depth + 1);
