@@ -7,7 +7,7 @@ mod run;
 mod value;
 
 pub(crate) use run::{Network, RunArgs, Sharing};
-pub(crate) use value::{EnvSetting, Size, Volume};
+pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 
 use std::path::PathBuf;
 
@@ -142,6 +142,18 @@ pub(crate) enum Backing {
     Erofs,
 }
 
+/// How layers are made.
+#[derive(Debug, Args)]
+pub(crate) struct Making {
+    /// What layers become in the store: auto, dir or erofs
+    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
+    pub(crate) backing: Backing,
+
+    /// Refuse layers that ask for more than this, such as tar-bytes=10g; --help lists the names
+    #[arg(long = "limit", value_name = "NAME=VALUE", long_help = LimitSetting::help())]
+    pub(crate) limits: Vec<LimitSetting>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
     /// Keep changes in DIR (made if it is missing); the tree becomes writable
@@ -155,9 +167,8 @@ pub(crate) struct MountArgs {
     #[command(flatten)]
     pub(crate) choice: Choice,
 
-    /// What layers become in the store: auto, dir or erofs
-    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
-    pub(crate) backing: Backing,
+    #[command(flatten)]
+    pub(crate) making: Making,
 
     /// The image
     pub(crate) image: String,
@@ -177,9 +188,8 @@ pub(crate) struct PullArgs {
     #[command(flatten)]
     pub(crate) choice: Choice,
 
-    /// What layers become in the store: auto, dir or erofs
-    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
-    pub(crate) backing: Backing,
+    #[command(flatten)]
+    pub(crate) making: Making,
 
     /// The image
     pub(crate) image: String,

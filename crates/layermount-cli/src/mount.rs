@@ -18,7 +18,7 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<()> {
     check_directory(&args.dir)?;
     let session = Session::open(global)?;
     let image = session.resolve(&args.image, &args.choice)?;
-    let stack = session.realize(&image, args.backing)?.stack;
+    let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
     let upper = match &args.upper {
         Some(directory) => Upper::Persistent(directory.clone()),

@@ -15,7 +15,7 @@ pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Res
     let since = Instant::now();
     let session = Session::open(global)?;
     let image = session.resolve(&args.image, &args.choice)?;
-    let realized = session.realize(&image, args.backing)?;
+    let realized = session.realize(&image, &args.image, &args.choice, &args.making)?;
     session.store.record(&image)?;
     if session.report.is_quiet() {
         writeln!(out, "{}", image.id())?;

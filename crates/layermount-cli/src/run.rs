@@ -20,14 +20,14 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let session = Session::open(global)?;
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
-        return run_inside(args, &session, &image, variables);
+        return run_inside(args, typed, &session, &image, variables);
     }
     if !lies_in_docker(&image) {
         session.report.warn("--pin: the image's layers do not lie in Docker, so nothing holds it there");
-        return run_inside(args, &session, &image, variables);
+        return run_inside(args, typed, &session, &image, variables);
     }
     let pin = docker(&args.choice)?.pin(&image)?;
-    let result = run_inside(args, &session, &image, variables);
+    let result = run_inside(args, typed, &session, &image, variables);
     if let Err(error) = pin.release() {
         session.report.warn(&format!("the image stays pinned until the next --pin: {error:#}"));
     }
@@ -39,10 +39,16 @@ fn lies_in_docker(image: &Image) -> bool {
     matches!(image.content(), Content::Located(_)) && !image.layers().is_empty()
 }
 
-fn run_inside(args: &RunArgs, session: &Session, image: &Image, variables: Vec<EnvSetting>) -> Result<ExitCode> {
+fn run_inside(
+    args: &RunArgs,
+    typed: &str,
+    session: &Session,
+    image: &Image,
+    variables: Vec<EnvSetting>,
+) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
     let command = command(args, image, variables)?;
-    let stack = session.realize(image, args.backing)?.stack;
+    let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
 
     let since = Instant::now();
     let root = Overlay::new(stack).upper(upper(args)).mount()?;

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use layermount::store::{self, RealizeOptions};
 use layermount::{
-    Content, Docker, ErrorKind, Image, LayerStack, Located, OciLayouts, Platform, Reference, RootfsDirectories,
+    Content, Docker, ErrorKind, Image, LayerStack, Limits, Located, OciLayouts, Platform, Reference, RootfsDirectories,
     Sources, Store, StoredImages,
 };
 
-use crate::args::{Backing, Choice, Global};
+use crate::args::{Backing, Choice, Global, Making};
 use crate::failure::{Failure, Result};
 use crate::progress::Bars;
 use crate::report::{Phase, Report};
@@ -43,14 +43,20 @@ impl Session {
     /// Finds the image that somebody typed.
     pub(crate) fn resolve(&self, typed: &str, choice: &Choice) -> Result<Image> {
         let since = Instant::now();
-        let platform = choice.platform.clone().unwrap_or_else(Platform::host);
-        let search = || self.sources(choice)?.resolve(&typed.parse::<Reference>()?, &platform);
+        let search = || self.sources(choice)?.resolve(&typed.parse::<Reference>()?, &platform(choice));
         let image = search().map_err(|error| explain(typed, error))?;
         self.report.phase(Phase::Resolve, since, || describe(&image, &self.store));
         for note in image.notes() {
             self.report.detail(note);
         }
         Ok(image)
+    }
+
+    /// The very same image outside of the store.
+    fn elsewhere(&self, image: &Image, typed: &str, choice: &Choice) -> Option<Image> {
+        let sources = Sources::new(vec![Box::new(docker(choice).ok()?)]);
+        let found = sources.resolve(&typed.parse().ok()?, &platform(choice)).ok()?;
+        (found.id() == image.id()).then_some(found)
     }
 
     /// Bare names are searched in the store and then in Docker, which is asked only if it comes to that.
@@ -63,12 +69,21 @@ impl Session {
         ]))
     }
 
-    /// Makes the image's layers ready to be mounted.
-    pub(crate) fn realize(&self, image: &Image, backing: Backing) -> Result<Realized> {
+    /// Makes the layers of the image that somebody typed ready to be mounted.
+    pub(crate) fn realize(&self, image: &Image, typed: &str, choice: &Choice, making: &Making) -> Result<Realized> {
         let since = Instant::now();
         let bars = Bars::new(self.report);
-        let options = RealizeOptions::default().backing(backing.into()).progress(&bars);
-        let result = self.store.realize_with(image, &options);
+        let limits = making.limits.iter().fold(Limits::default(), |limits, set| limits.with(set.limit, set.value));
+        let options = RealizeOptions::default().backing(making.backing.into()).limits(limits).progress(&bars);
+        let mut result = self.store.realize_with(image, &options);
+        // A layer was lost, or found damaged. It can be made anew where the image is found elsewhere, too.
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::BlobNotFound)
+            && matches!(image.content(), Content::Stored)
+            && let Some(elsewhere) = self.elsewhere(image, typed, choice)
+        {
+            self.report.detail(&format!("a layer is not in the store any more; {}", describe(&elsewhere, &self.store)));
+            result = self.store.realize_with(&elsewhere, &options);
+        }
         let unpacked = bars.finish();
         let stack = result.map_err(|error| Failure::from(error).context("cannot make the image's layers ready"))?;
         self.report.phase(Phase::Layers, since, || match (stack.layers().len(), unpacked) {
@@ -77,6 +92,10 @@ impl Session {
         });
         Ok(Realized { stack, unpacked })
     }
+}
+
+fn platform(choice: &Choice) -> Platform {
+    choice.platform.clone().unwrap_or_else(Platform::host)
 }
 
 /// The engine that is meant. Nothing is asked of it yet.

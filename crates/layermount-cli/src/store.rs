@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
 
-use layermount::store::{PruneOptions, StoredLayer};
+use layermount::store::{PruneOptions, StoredImage, StoredLayer};
 use layermount::{ErrorKind, Store};
 use serde_json::{Value, json};
 
 use crate::args::{Global, StoreCommand};
 use crate::failure::{Failure, Result};
+use crate::images::familiar;
 use crate::report::Report;
 use crate::session::Session;
 use crate::table::Table;
@@ -68,17 +70,43 @@ fn usage(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
 
 fn verify(store: &Store, report: Report, out: &mut dyn Write) -> Result<()> {
     let verified = store.verify(&mut |layer| report.detail(&format!("reading {}", layer.path.display())))?;
-    let (layers, read) = (counted(verified.layers, "layer"), bytes(verified.bytes));
     if verified.damage.is_empty() {
+        let (layers, read) = (counted(verified.layers, "layer"), bytes(verified.bytes));
         return Ok(writeln!(out, "{layers} verified, {read} read, all as unpacked")?);
     }
     for damage in &verified.damage {
         writeln!(out, "{}", printable(&format!("{}/{}: {}", damage.layer.display(), damage.path, damage.what)))?;
     }
     let damaged: BTreeSet<_> = verified.damage.iter().map(|damage| &damage.layer).collect();
-    let message = format!("{} of {layers} are not as they were unpacked", damaged.len());
-    Err(Failure::new(ErrorKind::DigestMismatch, message)
-        .with_hint("forget the images and remove the layers (layermount store prune --all), then pull again"))
+    for layer in &verified.in_use {
+        report.warn(&format!("{} is in use: it can be made anew when that has ended", layer.display()));
+    }
+    for layer in &verified.unmarked {
+        report.warn(&format!("{} goes on being used: the store cannot be written to", layer.display()));
+    }
+    let message = match damaged.len() {
+        1 => format!("1 layer of {} is not as it was unpacked", store.path().display()),
+        count => format!("{count} layers of {} are not as they were unpacked", store.path().display()),
+    };
+    let failure = Failure::new(ErrorKind::StoreDamaged, message);
+    if !verified.unmarked.is_empty() {
+        return Err(failure.with_hint("nothing was changed: verify again where the store can be written to"));
+    }
+    let pull = match needing(store, &damaged) {
+        names if names.is_empty() => "no image needs them, and 'layermount store prune' removes them".to_owned(),
+        names => format!("'layermount pull' of the images that need them makes them anew: {}", names.join(", ")),
+    };
+    Err(failure.with_hint(format!("damaged layers are not mounted any more; {pull}")))
+}
+
+/// The images in the store that have one of these layers: by name, or by ID where they have none.
+fn needing(store: &Store, layers: &BTreeSet<&PathBuf>) -> Vec<String> {
+    let named = |hex: &str| layers.iter().any(|layer| layer.to_string_lossy().ends_with(hex));
+    let images = store.images().unwrap_or_default().into_iter().map(StoredImage::into_image);
+    let needing = images.filter(|image| {
+        image.layers().iter().any(|layer| named(layer.diff_id.digest().hex()) || named(layer.chain_id.digest().hex()))
+    });
+    needing.map(|image| image.names().first().map_or_else(|| image.id().to_string(), |name| familiar(name))).collect()
 }
 
 fn prune(store: &Store, all: bool, report: Report, out: &mut dyn Write) -> Result<()> {

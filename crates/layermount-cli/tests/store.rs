@@ -135,7 +135,14 @@ fn damage_is_found_and_prune_makes_room() {
     let output = world.layermount().args(["store", "verify"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("etc/motd"));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("1 of 3 layers"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("1 layer of") && said.contains("'layermount pull'") && said.contains("shell"), "{said}");
+    // The store's name for the image leads to no place from which the layer could be made.
+    let name = json(&world.output(&["images", "--json"]))[0]["Names"][0].as_str().unwrap().to_owned();
+    let nowhere = ["--host", "unix:///nonexistent.sock"];
+    assert!(fails(&world, &["pull", nowhere[0], nowhere[1], &name]).contains("from the place where it came from"));
+    assert!(world.output(&["pull", &format!("oci:{layout}:shell")]).contains("1 unpacked now"));
+    assert!(world.output(&["store", "verify"]).contains("3 layers verified"));
     assert!(world.output(&["store", "prune"]).contains("0 layers removed"));
     let pruned = world.output(&["store", "prune", "--all"]);
     assert!(pruned.contains("1 image forgotten") && pruned.contains("3 layers removed"), "{pruned}");
@@ -162,4 +169,86 @@ fn blobs_that_cannot_be_believed_leave_nothing_behind() {
     assert!(world.output(&["images", "--json"]).trim() == "[]");
     assert!(!world.output(&["store", "ls"]).contains(&layers[2]["DiffId"].as_str().unwrap()[7..19]));
     assert_eq!(std::fs::read_dir(world.store().join("stage")).unwrap().count(), 0);
+}
+
+/// A mount that no process holds open, in a mount namespace that is not ours.
+#[test]
+fn what_is_mounted_elsewhere_is_neither_pruned_nor_replaced() {
+    let Some((world, layout)) = shell() else { return };
+    let reference = format!("oci:{layout}:shell");
+    let target = world.path().join("mounted");
+    std::fs::create_dir(&target).unwrap();
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg(r#""$0" --store "$1" mount "$2" "$3" && echo mounted && exec cat"#)
+        .args([assert_cmd::cargo::cargo_bin!("layermount"), &world.store()])
+        .arg(&reference)
+        .arg(&target)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.as_mut().unwrap()), &mut said).unwrap();
+    assert_eq!(said, "mounted\n");
+    assert!(!target.join("etc").exists(), "not in this namespace");
+    assert!(world.output(&["store", "prune", "--all"]).contains("0 layers removed"));
+
+    let layers = json(&world.output(&["store", "ls", "--json"]));
+    let damaged = layers.as_array().unwrap().iter().find(|layer| layer["Size"] == 7).unwrap();
+    let damaged = Path::new(damaged["Path"].as_str().unwrap()).join("fs/etc/motd");
+    std::fs::OpenOptions::new().write(true).open(&damaged).unwrap().write_all_at(b"S", 0).unwrap();
+    assert!(fails(&world, &["store", "verify"]).contains("is in use"));
+    assert!(fails(&world, &["pull", &reference]).contains("keeps it from being replaced"));
+    assert!(world.output(&["store", "prune", "--all"]).contains("0 layers removed"));
+    let inside = format!("/proc/{}/root{}", holder.id(), target.join("etc/motd").display());
+    assert_eq!(std::fs::read_to_string(inside).unwrap(), "Second\n");
+
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    assert!(world.output(&["pull", &reference]).contains("1 unpacked now"));
+    assert!(world.output(&["store", "verify"]).contains("3 layers verified"));
+    assert!(world.output(&["store", "prune", "--all"]).contains("3 layers removed"));
+}
+
+/// The launcher is killed, and with it the lock that it held; its program runs on.
+#[test]
+fn what_a_program_runs_in_is_not_pruned_when_its_launcher_is_gone() {
+    let Some((world, layout)) = shell() else { return };
+    let reference = format!("oci:{layout}:shell");
+    let mut launcher = world
+        .layermount()
+        .args(["run", "--pid", "host", &reference, "echo $$; exec sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(launcher.stdout.as_mut().unwrap()), &mut pid).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    let pruned = world.output(&["store", "prune", "--all"]);
+    let alive = nix::sys::signal::kill(pid, None).is_ok();
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    // Where the program ends with its launcher, there is nobody left to be kept from.
+    assert!(!alive || pruned.contains("0 layers removed"), "{pruned}");
+}
+
+#[test]
+fn limits_are_set_by_name() {
+    let Some((world, layout)) = shell() else { return };
+    let reference = format!("oci:{layout}:shell");
+    for command in [&["pull"][..], &["run"], &["mount"]] {
+        let directory = world.path().to_str().unwrap();
+        let behind = if command == ["mount"] { &[directory][..] } else { &[] };
+        let arguments = [command, &["--limit", "entries=1", "--limit", "tar-bytes=1G", &reference], behind].concat();
+        let output = world.layermount().args(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("entries=1") && said.contains("--limit entries=NUMBER"), "{command:?}: {said}");
+    }
+    assert_eq!(json(&world.output(&["store", "df", "--json"]))["Layers"], 0);
+    assert!(world.output(&["pull", "--limit", "entries=100", &reference]).contains("3 unpacked now"));
+    let output = world.layermount().args(["pull", "--limit", "tar=1", &reference]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(world.output(&["pull", "--help"]).contains("xattr-bytes: bytes of an extended attribute [default: 64"));
 }

@@ -24,6 +24,7 @@ use std::io::{self, BufRead, Read};
 use crate::digest::{Algorithm, DiffId, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::image::Descriptor;
+use crate::limits::Limit;
 use source::Source;
 
 /// How much of a blob is believed.
@@ -144,9 +145,9 @@ pub(crate) enum DecodeError {
     Long { expected: u64 },
     #[error("the blob's digest is {found}, its descriptor says {expected}")]
     Digest { expected: Digest, found: Digest },
-    #[error("the archive is longer than {limit} bytes")]
+    #[error("{} exceed the limit {}={limit}", Limit::TarBytes.describe(), Limit::TarBytes)]
     TooLong { limit: u64 },
-    #[error("{blob} bytes expand to more than {tar}, and {limit} times is the limit")]
+    #[error("{blob} bytes expand to {tar}, which exceeds the limit {}={limit}", Limit::ExpansionRatio)]
     Bomb { tar: u64, blob: u64, limit: u64 },
     #[error("the blob cannot be read")]
     Read(#[source] io::Error),
@@ -173,6 +174,8 @@ impl Fault for DecodeError {
             Self::Short { .. } | Self::Long { .. } | Self::Digest { .. } => {
                 Some("the copy is damaged or incomplete; fetch the image again".into())
             }
+            Self::TooLong { limit } => Some(Limit::TarBytes.hint(*limit)),
+            Self::Bomb { limit, .. } => Some(Limit::ExpansionRatio.hint(*limit)),
             _ => None,
         }
     }

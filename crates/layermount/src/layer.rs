@@ -25,8 +25,10 @@ pub(crate) use path::Name;
 pub(crate) use xattr::{Verdict, judge};
 
 use crate::error::{ErrorKind, Fault};
+use crate::limits::Limit;
 
-/// How much an archive may ask for. Content is limited where it is decoded, by [`DecodeLimits`](crate::decode::DecodeLimits).
+/// How much an archive may ask for, as the user says it in [`Limits`](crate::Limits). Content is limited where it is decoded,
+/// by [`DecodeLimits`](crate::decode::DecodeLimits).
 #[derive(Debug, Clone)]
 pub(crate) struct LayerLimits {
     pub(crate) entries: u64,
@@ -66,8 +68,8 @@ impl Default for LayerLimits {
 pub(crate) enum Refusal {
     #[error("{0}")]
     Because(&'static str),
-    #[error("{what} exceed the limit of {limit}")]
-    Limit { what: &'static str, limit: u64 },
+    #[error("{} exceed the limit {what}={limit}", what.describe())]
+    Limit { what: Limit, limit: u64 },
 }
 
 /// A layer that is refused: which entry, and why.
@@ -92,6 +94,14 @@ impl Fault for LayerError {
                 ErrorKind::LimitExceeded
             }
             _ => ErrorKind::InvalidLayer,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let (Self::Entry { reason, .. } | Self::Archive { reason, .. }) = self;
+        match reason {
+            Refusal::Limit { what, limit } => Some(what.hint(*limit)),
+            Refusal::Because(_) => None,
         }
     }
 }

@@ -39,6 +39,7 @@ mod error;
 mod image;
 mod kernel;
 mod layer;
+mod limits;
 mod mountinfo;
 mod overlay;
 mod reference;
@@ -60,6 +61,7 @@ pub use image::{
 };
 #[doc(hidden)]
 pub use kernel::{Kernel, LayersBy};
+pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};

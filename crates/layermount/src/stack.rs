@@ -24,14 +24,10 @@ pub struct LayerStack {
 /// One directory of a [`LayerStack`].
 #[derive(Debug)]
 pub struct StackedLayer {
-    directory: OwnedFd,
+    /// Locked if the layer is the store's: closing it lets `prune` remove the layer.
+    directory: Arc<OwnedFd>,
     path: PathBuf,
-    /// Held for as long as the layer is in use; dropping it lets `prune` remove the layer.
-    _guard: Option<Guard>,
 }
-
-/// Keeps something from being removed while it lives: a lock on an open file.
-pub(crate) type Guard = Arc<OwnedFd>;
 
 /// Owner, mode, times and xattrs of the merged tree's root directory.
 ///
@@ -85,7 +81,7 @@ impl LayerStack {
                 seen.values_mut().filter(|place| **place > below).for_each(|place| *place -= 1);
             }
             let path = std::path::absolute(&path).unwrap_or(path);
-            layers.push(StackedLayer::new(directory, path, None));
+            layers.push(StackedLayer::new(Arc::new(directory), path));
         }
         Ok(Self::new(layers, xattrs, root))
     }
@@ -110,11 +106,11 @@ impl LayerStack {
 }
 
 impl StackedLayer {
-    pub(crate) fn new(directory: OwnedFd, path: PathBuf, guard: Option<Guard>) -> Self {
-        Self { directory, path, _guard: guard }
+    pub(crate) fn new(directory: Arc<OwnedFd>, path: PathBuf) -> Self {
+        Self { directory, path }
     }
 
-    /// The directory, opened with `O_PATH`.
+    /// The directory, opened to be mounted.
     pub fn directory(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.directory.as_fd()

@@ -8,6 +8,7 @@
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
 //!     listing                            path, size and checksum of every file, for `verify`
+//!     damaged                            there if `verify` found it changed: as good as absent, and made anew when needed
 //!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
@@ -24,16 +25,19 @@
 //!
 //! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never
 //!   see half.
-//! - Whoever uses a layer holds a shared `flock(2)` on its directory; `prune` needs the exclusive one. Locks belong to open
-//!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
+//! - Whoever uses a layer holds a shared `flock(2)` on its tree, from before it is published or since it was found;
+//!   whoever removes one needs the exclusive one, and that no process has it mounted. Locks belong to open files, so that a
+//!   process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
-//!   waits may hold shared locks on finished layers: only `prune` wants those, and it never waits.
+//!   waits may hold shared locks on finished layers: who wants the exclusive ones never waits for them.
 //! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
-//!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
-//!   what is damaged.
+//!   record that cannot be read afterwards counts as absent, as does a layer in which `verify` found files that were cut
+//!   short; `realize` makes both anew, and `prune` removes them.
 
 mod archive;
 mod entry;
+mod held;
+mod in_use;
 mod lock;
 mod prune;
 mod realize;
@@ -48,13 +52,14 @@ pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
 pub use usage::{StoredLayer, Usage};
-pub use verify::{Damage, Verified};
+pub use verify::{Damage, DamageKind, Verified};
 
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
+use crate::limits::Limit;
 use crate::stack::LayerStack;
 
 use root::StoreRoot;
@@ -88,8 +93,16 @@ pub(crate) enum StoreError {
     NotInArchive { place: String, diff_id: String },
     #[error("layer {diff_id} has no blob to be made from")]
     NoBlob { diff_id: String },
-    #[error("layers are removed from the store as fast as they are made")]
+    #[error("layers are taken from the store as fast as they are made")]
     Unsettled,
+    #[error("{} exceed the limit {}={limit}", Limit::ImageBytes.describe(), Limit::ImageBytes)]
+    ImageTooLarge { limit: u64 },
+    #[error("{} is not a layer", path.display())]
+    NotALayer { path: PathBuf },
+    #[error("{} was found damaged, and has not been made anew since", path.display())]
+    Marked { path: PathBuf },
+    #[error("{} is damaged, and a program that runs in it keeps it from being replaced", path.display())]
+    DamagedInUse { path: PathBuf },
 }
 
 impl Fault for StoreError {
@@ -98,23 +111,28 @@ impl Fault for StoreError {
             Self::NoHome => ErrorKind::InvalidInput,
             Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
-            Self::Malformed { .. } => ErrorKind::StoreDamaged,
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
-            Self::Unsettled => ErrorKind::Busy,
+            Self::ImageTooLarge { .. } => ErrorKind::LimitExceeded,
+            Self::Unsettled | Self::DamagedInUse { .. } => ErrorKind::Busy,
         }
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::ImageTooLarge { limit } => return Some(Limit::ImageBytes.hint(*limit)),
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
             Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
             Self::WritableByOthers { .. } => {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
-            Self::LayerGone { .. } => "pull the image again",
+            Self::LayerGone { .. } => "pull the image again from the place where it came from",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
-            Self::Malformed { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
+            Self::DamagedInUse { .. } => "end the programs that run in the image and unmount it, then try again",
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => {
+                "'layermount store prune' removes what is damaged; then pull the image again"
+            }
             Self::WrongDiffId { .. } => {
                 "the image's config does not belong to its layers: build or pull the image anew"
             }
@@ -210,6 +228,15 @@ impl Store {
     }
 
     /// Reads every file of every layer and compares it with what was unpacked. `progress` is told before each layer.
+    ///
+    /// A layer that is not as it was unpacked counts as absent from then on: [`Store::realize`] makes it anew, which it can
+    /// do for an image that was not found in the store but in the place where it came from. Nothing is taken from programs
+    /// that run in it; until they have ended, realizing fails with [`ErrorKind::Busy`]. In a store that cannot be written to,
+    /// damage is reported only.
+    ///
+    /// # Errors
+    ///
+    /// Damage is none. What keeps from reading (no memory, too many open files) is.
     pub fn verify(&self, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
         verify::verify(&self.root, progress)
     }

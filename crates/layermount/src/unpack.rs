@@ -17,14 +17,14 @@
 
 mod complete;
 mod contents;
-mod listing;
+pub(crate) mod listing;
 mod metadata;
 mod remove;
 mod root;
 mod write;
 
 pub(crate) use complete::complete;
-pub(crate) use listing::{FileContent, Listing};
+pub(crate) use listing::FileContent;
 pub(crate) use remove::remove_tree;
 
 use std::ffi::CString;
@@ -234,7 +234,8 @@ impl Fault for UnpackError {
             Self::Entry { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("make room in the store's file system ('layermount store prune'), or use another store".into())
             }
-            _ => None,
+            Self::Entry { source, .. } | Self::Directory(source) => source.hint(),
+            Self::DanglingLink { .. } => None,
         }
     }
 }

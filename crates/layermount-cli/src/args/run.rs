@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::value::{absolute_path, network};
-use super::{Backing, Choice, EnvSetting, Size, VERBOSE, Volume};
+use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
 const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
 
@@ -67,9 +67,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) pin: bool,
 
-    /// What layers become in the store: auto, dir or erofs
-    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
-    pub(crate) backing: Backing,
+    #[command(flatten)]
+    pub(crate) making: Making,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

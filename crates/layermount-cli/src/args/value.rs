@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use layermount::{Limit, Limits};
+
 use super::Network;
+use crate::text;
 
 /// `-e KEY=VALUE`, or `-e KEY` for the value that layermount itself was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,22 +101,67 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.to_ascii_lowercase();
-        let (number, unit) = match lower.find(|c: char| !c.is_ascii_digit()) {
-            Some(at) => lower.split_at(at),
-            None => (lower.as_str(), ""),
+        match bytes(text)? {
+            0 => Err("nothing could be written at all: use --read-only".into()),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
+/// A size as it is written.
+fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let (number, unit) = match lower.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => lower.split_at(at),
+        None => (lower.as_str(), ""),
+    };
+    let shift = match unit {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err("a size is a whole number with k, m, g or t behind it, such as 512m".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size begins with a whole number, such as 512m".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".to_owned())
+}
+
+/// `--limit NAME=VALUE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LimitSetting {
+    pub(crate) limit: Limit,
+    pub(crate) value: u64,
+}
+
+impl FromStr for LimitSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once('=').ok_or("a limit is NAME=VALUE, such as tar-bytes=10g")?;
+        let limit: Limit = name.parse().map_err(|error: layermount::Error| match error.hint() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        })?;
+        let value = match limit.is_bytes() {
+            true => bytes(value)?,
+            false => value.parse().map_err(|_| format!("{limit} is a whole number"))?,
         };
-        let shift = match unit {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            _ => return Err("a size is a whole number with k, m, g or t behind it, such as 512m".into()),
-        };
-        let number: u64 = number.parse().map_err(|_| "a size begins with a whole number, such as 512m".to_owned())?;
-        let bytes = number.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".to_owned())?;
-        if bytes == 0 { Err("nothing could be written at all: use --read-only".into()) } else { Ok(Self(bytes)) }
+        Ok(Self { limit, value })
+    }
+}
+
+impl LimitSetting {
+    /// What `--help` says of limits.
+    pub(crate) fn help() -> String {
+        let mut help =
+            "Refuse layers that ask for more than VALUE of something. May be given several times. NAME is\n".to_owned();
+        for limit in Limit::ALL {
+            let default = Limits::default().get(limit);
+            let default = if limit.is_bytes() { text::bytes(default) } else { default.to_string() };
+            help.push_str(&format!("\n- {limit}: {} [default: {default}]", limit.describe()));
+        }
+        help
     }
 }
 
@@ -152,6 +200,17 @@ mod tests {
         for bad in ["", "m", "-1", "1.5g", "1x", "0", "18446744073709551615k"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn limits() {
+        let limit = |text: &str| text.parse::<LimitSetting>();
+        assert_eq!(limit("tar-bytes=10G").unwrap(), LimitSetting { limit: Limit::TarBytes, value: 10 << 30 });
+        assert_eq!(limit("entries=0").unwrap(), LimitSetting { limit: Limit::Entries, value: 0 });
+        for bad in ["", "tar-bytes", "tar-bytes=", "tar-bytes=-1", "entries=1k", "=1", "tar=1"] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+        assert!(limit("tar=1").unwrap_err().contains("tar-bytes, image-bytes"));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl<R: Read> Source<R> {
             return Err(DecodeError::TooLong { limit: tar_bytes });
         }
         let blob_size = self.stream.blob().taken();
-        if self.tar_size > ratio_floor && self.tar_size / ratio > blob_size {
+        if self.tar_size > ratio_floor && self.tar_size > ratio.saturating_mul(blob_size) {
             return Err(DecodeError::Bomb { tar: self.tar_size, blob: blob_size, limit: ratio });
         }
         Ok(())

@@ -56,6 +56,14 @@ impl Fault for SyscallError {
             _ => ErrorKind::Os,
         }
     }
+
+    fn hint(&self) -> Option<String> {
+        match self.errno {
+            Errno::MFILE => Some("every layer takes an open file: raise the limit of open files (ulimit -n)".into()),
+            Errno::NFILE => Some("the machine's limit of open files is reached (sysctl fs.file-max)".into()),
+            _ => None,
+        }
+    }
 }
 
 /// Turns the errno of a `rustix`, `nix` or `std` call into a [`SyscallError`].

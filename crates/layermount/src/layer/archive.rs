@@ -9,6 +9,7 @@ use super::sparse::{self, PaxMap, Sparse};
 use super::{LayerError, LayerLimits, Refusal};
 use crate::decode::from_read;
 use crate::error::{Error, Result};
+use crate::limits::Limit;
 
 /// Reads entries and their data from a tar archive.
 ///
@@ -68,7 +69,7 @@ impl<R: BufRead> Archive<R> {
                     self.entries += 1;
                     let limit = self.limits.entries;
                     if self.entries > limit {
-                        return Err(at(Refusal::Limit { what: "entries", limit }));
+                        return Err(at(Refusal::Limit { what: Limit::Entries, limit }));
                     }
                     return self.entry(&block, pending).map(Some);
                 }
@@ -153,7 +154,7 @@ impl<R: BufRead> Archive<R> {
         let size = block.size().map_err(|reason| self.malformed(reason))?;
         let limit = self.limits.extension_bytes;
         if size > limit {
-            return Err(self.malformed(Refusal::Limit { what: "bytes of an extended header", limit }));
+            return Err(self.malformed(Refusal::Limit { what: Limit::ExtensionBytes, limit }));
         }
         self.set_body(size);
         let mut bytes = Vec::new();
@@ -213,10 +214,7 @@ impl<R: BufRead> Archive<R> {
                 return Err(refuse(Refusal::Because("a symlink without a target")));
             }
             b'2' if link.len() > self.limits.path_bytes => {
-                return Err(refuse(Refusal::Limit {
-                    what: "bytes of a symlink",
-                    limit: self.limits.path_bytes as u64,
-                }));
+                return Err(refuse(Refusal::Limit { what: Limit::PathBytes, limit: self.limits.path_bytes as u64 }));
             }
             b'2' => Kind::Symlink(link),
             b'3' => Kind::CharDevice(block.device().map_err(refuse)?),
@@ -254,8 +252,12 @@ impl<R: BufRead> Archive<R> {
         let mut line = Vec::new();
         let mut taken = 0_u64;
         loop {
-            if self.data < BLOCK as u64 || taken > self.limits.extension_bytes {
+            if self.data < BLOCK as u64 {
                 return Err(MAP.into());
+            }
+            let limit = self.limits.extension_bytes;
+            if taken + BLOCK as u64 > limit {
+                return Err(Refusal::Limit { what: Limit::ExtensionBytes, limit }.into());
             }
             let block = self.block()?.ok_or_else(|| SparseError::Other(truncated(self.offset).into()))?;
             self.data -= BLOCK as u64;

@@ -20,6 +20,7 @@ use super::entry::{Attributes, Device, Entry, Kind};
 use super::path::{Name, check_component, clean};
 use super::whiteout::{Mark, mark};
 use super::{LayerLimits, Refusal};
+use crate::limits::Limit;
 use tree::{Text, Tree, What};
 
 /// Symlinks followed in one name, as in the kernel (`MAXSYMLINKS`).
@@ -274,7 +275,7 @@ impl Fold {
         // A short name can lead through forty long symlinks, and an archive has many names.
         let limit = self.limits.symlink_components;
         if self.followed > limit {
-            return Err(Refusal::Limit { what: "components of symlinks that names lead through", limit });
+            return Err(Refusal::Limit { what: Limit::SymlinkComponents, limit });
         }
         Ok(if target.starts_with(b"/") { NodeId::ROOT } else { here })
     }

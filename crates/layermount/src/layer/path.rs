@@ -4,6 +4,7 @@
 //! engine looks at the name, and refused where it would leave the root.
 
 use super::{LayerLimits, Refusal};
+use crate::limits::Limit;
 
 /// One component of a path.
 pub(crate) type Name = Box<[u8]>;
@@ -17,7 +18,7 @@ pub(super) fn clean<'a>(name: &'a [u8], limits: &LayerLimits) -> Result<Vec<&'a 
         return Err(Refusal::Because("its name has a NUL byte"));
     }
     if name.len() > limits.path_bytes {
-        return Err(Refusal::Limit { what: "bytes of a path", limit: limits.path_bytes as u64 });
+        return Err(Refusal::Limit { what: Limit::PathBytes, limit: limits.path_bytes as u64 });
     }
     let mut components = Vec::new();
     for component in name.split(|byte| *byte == b'/') {
@@ -28,7 +29,7 @@ pub(super) fn clean<'a>(name: &'a [u8], limits: &LayerLimits) -> Result<Vec<&'a 
         }
     }
     if components.len() > limits.path_depth {
-        return Err(Refusal::Limit { what: "components of a path", limit: limits.path_depth as u64 });
+        return Err(Refusal::Limit { what: Limit::PathDepth, limit: limits.path_depth as u64 });
     }
     Ok(components)
 }

@@ -4,6 +4,7 @@
 
 use super::header::id;
 use super::{LayerLimits, Refusal};
+use crate::limits::Limit;
 
 /// What one extended header says about the entry that follows it. For repeated keys the last record counts.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Pax {
 
     fn take_xattr(&mut self, name: &[u8], value: &[u8], limits: &LayerLimits) -> Result<(), Refusal> {
         if value.len() > limits.xattr_bytes {
-            return Err(Refusal::Limit { what: "bytes of an xattr", limit: limits.xattr_bytes as u64 });
+            return Err(Refusal::Limit { what: Limit::XattrBytes, limit: limits.xattr_bytes as u64 });
         }
         // XATTR_NAME_MAX
         if name.is_empty() || name.len() > 255 {
@@ -84,7 +85,7 @@ impl Pax {
         self.xattrs.retain(|(earlier, _)| earlier != name);
         self.xattrs.push((name.to_vec(), value.to_vec()));
         if self.xattrs.len() > limits.xattrs {
-            return Err(Refusal::Limit { what: "xattrs", limit: limits.xattrs as u64 });
+            return Err(Refusal::Limit { what: Limit::Xattrs, limit: limits.xattrs as u64 });
         }
         Ok(())
     }
@@ -123,7 +124,7 @@ impl SparseRecords {
 
 pub(super) fn check_regions(count: usize, limits: &LayerLimits) -> Result<(), Refusal> {
     if count > limits.sparse_regions {
-        return Err(Refusal::Limit { what: "regions of a sparse file", limit: limits.sparse_regions as u64 });
+        return Err(Refusal::Limit { what: Limit::SparseRegions, limit: limits.sparse_regions as u64 });
     }
     Ok(())
 }

@@ -3,21 +3,24 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId};
 use crate::error::{Result, SyscallContext, SyscallError};
-use crate::image::{Layer, OverlayXattrs};
+use crate::image::OverlayXattrs;
+use crate::mountinfo;
 use crate::stack::StackedLayer;
 use crate::unpack::Unpacked;
 
 use super::StoreError;
+use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
 use super::root::{Part, StoreRoot, open_or_create};
-use super::stage::{Stage, open_shared};
+use super::stage::Stage;
 
 /// The tree.
 pub(crate) const TREE: &str = "fs";
@@ -25,6 +28,8 @@ pub(crate) const TREE: &str = "fs";
 const RECORD: &str = "layer.json";
 /// Checksums of its files.
 pub(crate) const LISTING: &str = "listing";
+/// There if `verify` found the layer changed; empty.
+const MARK: &str = "damaged";
 
 /// What a layer directory is called after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +62,8 @@ pub(crate) struct Record {
 /// A layer in the store, kept from being pruned for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    directory: Arc<OwnedFd>,
+    /// Locked. The one descriptor that a layer takes: an image may have a thousand.
+    tree: Arc<OwnedFd>,
     pub(crate) record: Record,
     path: PathBuf,
 }
@@ -85,7 +91,7 @@ impl Shelf {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
             Ok(directory) => Ok(Some(Self { directory, path })),
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
         }
     }
@@ -122,79 +128,138 @@ impl Shelf {
 
     fn look(&self, name: &str) -> Result<Option<std::result::Result<Entry, StoreError>>> {
         let path = self.path.join(name);
-        let Some(directory) = open_shared(self.directory.as_fd(), name, &path)? else { return Ok(None) };
-        match Entry::read(directory, path) {
-            Err(ReadError::Damaged(damage)) => Ok(Some(Err(damage))),
-            Err(ReadError::Failed(error)) => Err(error.into()),
-            Ok(entry) => Ok(Some(Ok(entry))),
+        loop {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Some(Err(StoreError::NotALayer { path }))),
+                Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
+            };
+            let entry = Entry::read(directory.as_fd(), &path);
+            // While it was read, or its lock waited for, it may have been moved away: then nothing of that counts.
+            if !is_at(self.directory.as_fd(), name, &directory, &path)? {
+                continue;
+            }
+            return match entry {
+                Err(ReadError::Damaged(damage)) => Ok(Some(Err(damage))),
+                Err(ReadError::Failed(error)) => Err(error.into()),
+                Ok(entry) => Ok(Some(Ok(entry))),
+            };
         }
-    }
-
-    /// The mountable entry for a layer of an image, if it is there.
-    pub(crate) fn mountable(&self, layer: &Layer) -> Result<Option<Entry>> {
-        if let Some(entry) = self.entry(&Key::Diff(layer.diff_id.clone()))? {
-            return Ok(Some(entry));
-        }
-        self.entry(&Key::Chain(layer.chain_id.clone()))
     }
 
     /// Moves a staged directory (with [`TREE`] and its record in it) to its public place. Where an equal layer is there
-    /// already, that one stays, unless it is damaged and nobody uses it.
+    /// already, that one stays, unless it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::DamagedInUse`] if the one that is there is damaged, and somebody uses it.
     pub(crate) fn publish(&self, stage: &Stage, staged: &str, key: &Key) -> Result<()> {
         let name = key.file_name();
-        if stage.publish(staged, self.directory.as_fd(), &name)? || self.damage(&name)?.is_none() {
-            return Ok(());
-        }
-        if stage.take_unused(self.directory.as_fd(), &name, "damaged")? {
-            stage.publish(staged, self.directory.as_fd(), &name)?;
+        let mut removed = 0;
+        while !stage.publish(staged, self.directory.as_fd(), &name)? {
+            match self.look(&name)? {
+                Some(Ok(_)) => break,
+                Some(Err(_)) => self.remove_damaged(stage, &name, &format!("damaged-{removed}"))?,
+                None => {}
+            }
+            removed += 1;
         }
         Ok(())
     }
+
+    /// Moves a damaged layer into the stage, which will be removed.
+    fn remove_damaged(&self, stage: &Stage, name: &str, staged: &str) -> Result<()> {
+        let in_use = || StoreError::DamagedInUse { path: self.path.join(name) };
+        let claimed = match claim_soon(self, name)? {
+            Claim::Gone => return Ok(()),
+            Claim::Free(claimed) => claimed,
+            Claim::Used => return Err(in_use().into()),
+        };
+        if is_mounted(&mountinfo::overlay_directories_in_use(), self, name, &claimed)? {
+            return Err(in_use().into());
+        }
+        stage.take(self.directory.as_fd(), name, staged).map(drop)
+    }
+}
+
+/// Whether `name` still leads to an open file.
+pub(super) fn is_at(parent: BorrowedFd<'_>, name: &str, file: &OwnedFd, path: &Path) -> Result<bool> {
+    let shown = || path.display().to_string();
+    let ours = rustix::fs::fstat(file).syscall("fstat", shown)?;
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(SyscallError::new("newfstatat", shown(), errno).into()),
+    }
+}
+
+/// Opens the tree of a layer, for reading and for locking.
+pub(super) fn open_tree(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, TREE, flags, Mode::empty())
 }
 
 impl Entry {
-    fn read(directory: OwnedFd, path: PathBuf) -> std::result::Result<Self, ReadError> {
+    /// Reads what lies beside the tree, and locks the tree.
+    fn read(directory: BorrowedFd<'_>, path: &Path) -> std::result::Result<Self, ReadError> {
         let file = || path.join(RECORD).display().to_string();
-        let bytes = match read_file(directory.as_fd(), RECORD) {
+        let bytes = match read_file(directory, RECORD) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             other => other.syscall("read", file).map_err(ReadError::Failed)?,
         };
         let record = serde_json::from_slice(&bytes)
             .map_err(|source| ReadError::Damaged(StoreError::Malformed { file: file(), source }))?;
-        Ok(Self { directory: Arc::new(directory), record, path })
-    }
-
-    /// An entry that was taken back into a stage.
-    pub(crate) fn open_staged(stage: &Stage, name: &str) -> Result<Self> {
-        Self::read(stage.make_directory(name)?, stage.path().join(name)).map_err(|error| match error {
-            ReadError::Damaged(damage) => damage.into(),
-            ReadError::Failed(error) => error.into(),
-        })
+        let shown = || path.join(TREE).display().to_string();
+        let tree = match open_tree(directory) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                return Err(ReadError::Damaged(StoreError::NotALayer { path: path.to_owned() }));
+            }
+            other => other.syscall("openat", shown).map_err(ReadError::Failed)?,
+        };
+        lock_tree(&tree, &path.join(TREE)).map_err(ReadError::Failed)?;
+        match rustix::fs::statat(directory, MARK, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(Self { tree: Arc::new(tree), record, path: path.to_owned() }),
+            Ok(_) => Err(ReadError::Damaged(StoreError::Marked { path: path.to_owned() })),
+            Err(errno) => {
+                let mark = path.join(MARK).display().to_string();
+                Err(ReadError::Failed(SyscallError::new("newfstatat", mark, errno)))
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
         &self.path
     }
 
-    /// The entry's own directory.
-    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    /// The tree, open for reading.
+    pub(crate) fn tree(&self) -> BorrowedFd<'_> {
+        self.tree.as_fd()
     }
 
-    /// Opens the tree, for reading.
-    pub(crate) fn tree(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.directory, TREE, flags, Mode::empty())
-            .syscall("openat", || self.path.join(TREE).display().to_string())?)
+    /// Opens the directory that holds the tree and what is beside it.
+    pub(crate) fn directory(&self) -> Result<OwnedFd, SyscallError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.tree, "..", flags, Mode::empty()).syscall("openat", || self.path.display().to_string())
+    }
+
+    /// Has everybody take the layer for absent from now on, so that it is made anew where it is needed next. The tree is not
+    /// touched, and programs that run in it go on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says where the store cannot be written to.
+    pub(crate) fn mark_damaged(&self) -> Result<(), SyscallError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(self.directory()?, MARK, flags, Mode::RUSR | Mode::WUSR)
+            .syscall("openat", || format!("{}, O_CREAT", self.path.join(MARK).display()))
+            .map(drop)
     }
 
     /// The tree as overlayfs takes it; the layer stays in the store for as long as that lives.
-    pub(crate) fn stacked(&self) -> Result<StackedLayer> {
-        let path = self.path.join(TREE);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let tree = rustix::fs::openat(&self.directory, TREE, flags, Mode::empty())
-            .syscall("openat", || path.display().to_string())?;
-        Ok(StackedLayer::new(tree, path, Some(Arc::clone(&self.directory))))
+    pub(crate) fn stacked(&self) -> StackedLayer {
+        StackedLayer::new(Arc::clone(&self.tree), self.path.join(TREE))
     }
 }
 
@@ -215,12 +280,24 @@ pub(crate) fn create_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File
     Ok(BufWriter::new(create_file(directory, LISTING).syscall("openat", || LISTING.into())?))
 }
 
+/// Reads a file whole; whatever else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    match open_file(directory, name) {
+        Err(Errno::INVAL | Errno::LOOP) => {}
+        file => _ = File::from(file?).read_to_end(&mut bytes)?,
+    }
     Ok(bytes)
+}
+
+/// Opens a regular file for reading. Anything else is `EINVAL`, without being waited for.
+pub(super) fn open_file(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        _ => Err(Errno::INVAL),
+    }
 }
 
 /// Writes a file anew. Where readers may be about, write into a stage and publish.

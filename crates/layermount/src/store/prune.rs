@@ -1,23 +1,19 @@
 //! Removing what nobody needs.
 //!
-//! Two things keep a layer: an image that was pulled and names it, and a process that uses it. Users hold a shared lock on
-//! the layer's directory. A lock ends with its holder, though, and a process that moved *itself* into an image and then
-//! executed the image's program holds none any more, nor does a tree that was attached to a path: so the mount tables of all
-//! processes are asked too.
+//! Two things keep a layer: an image that was pulled and names it, and a process that [uses](super::in_use) it.
 //!
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
 
-use crate::error::{Error, Result, SyscallContext, SyscallError};
+use crate::error::{Error, Result, SyscallContext};
 use crate::mountinfo;
 
-use super::entry::{Key, Shelf, TREE, shelf_name};
+use super::entry::{Key, Shelf, shelf_name};
+use super::in_use::{Claim, Claimed, claim, is_mounted};
 use super::lock::try_lock;
 use super::record;
 use super::root::{Part, StoreRoot, names_in};
@@ -37,6 +33,18 @@ impl PruneOptions {
         self.all_images = all;
         self
     }
+}
+
+/// How many layers are looked at, and locked, at once: a store has more of them than a process may have files open.
+const AT_ONCE: usize = 64;
+
+/// Why a layer may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// No image names it.
+    None,
+    /// It is of no use to whatever image names it.
+    Damaged,
 }
 
 /// What was removed, and what was not.
@@ -92,64 +100,49 @@ fn needed_names(root: &StoreRoot) -> Result<HashSet<String>> {
 }
 
 fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<()> {
-    let mut candidates: Vec<(String, OwnedFd)> = Vec::new();
-    let mut damaged: HashSet<String> = HashSet::new();
     let needed = needed_names(root)?;
+    let mut unneeded: Vec<(String, Need)> = Vec::new();
     for name in names_in(shelf.directory(), shelf.path())? {
         if shelf.damage(&name)?.is_some() {
-            damaged.insert(name.clone());
-        } else if needed.contains(&name) {
-            continue;
+            unneeded.push((name, Need::Damaged));
+        } else if !needed.contains(&name) {
+            unneeded.push((name, Need::None));
         }
-        let path = shelf.path().join(&name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match rustix::fs::openat(shelf.directory(), name.as_str(), flags, Mode::empty()) {
-            Ok(directory) => directory,
+    }
+    unneeded.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))
+}
+
+/// Removes those of the layers that nobody uses.
+fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned: &mut Pruned) -> Result<()> {
+    let mut candidates: Vec<(&String, Need, Claimed)> = Vec::new();
+    for (name, need) in names {
+        match claim(shelf, name)? {
+            Claim::Free(claimed) => candidates.push((name, *need, claimed)),
+            Claim::Used => pruned.in_use.push(name.clone()),
             // Pruned by somebody else, or taken to be completed.
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
-        };
-        if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? {
-            candidates.push((name, directory));
-        } else {
-            pruned.in_use.push(name);
+            Claim::Gone => {}
         }
+    }
+    if candidates.is_empty() {
+        return Ok(());
     }
     // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
-    for (name, directory) in candidates {
-        if needed.contains(&name) && !damaged.contains(&name) {
+    for (name, need, claimed) in candidates {
+        if need == Need::None && needed.contains(name) {
             continue;
         }
-        if is_mounted(&mounted, shelf, &name, &directory)? {
-            pruned.in_use.push(name);
+        if is_mounted(&mounted, shelf, name, &claimed)? {
+            pruned.in_use.push(name.clone());
             continue;
         }
         // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
-        if Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), &name, &name))? {
-            pruned.layers.push(name);
+        if Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), name, name))? {
+            pruned.layers.push(name.clone());
         }
     }
     Ok(())
-}
-
-/// Whether a layer is a part of one of the overlays that are made of the directories `mounted`.
-///
-/// The store may have other paths there: in another mount namespace, through a bind mount, before it was renamed. So only the
-/// end of the path is compared, and what the path leads to here, if to anything: that may be another store's equal layer.
-fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, directory: &OwnedFd) -> Result<bool> {
-    let tree = Path::new(shelf.path().file_name().unwrap_or_default()).join(name).join(TREE);
-    let mut alike = mounted.iter().filter(|path| path.ends_with(&tree)).peekable();
-    if alike.peek().is_none() {
-        return Ok(false);
-    }
-    let ours = rustix::fs::statat(directory, TREE, AtFlags::SYMLINK_NOFOLLOW)
-        .syscall("newfstatat", || shelf.path().join(name).join(TREE).display().to_string())?;
-    Ok(alike.any(|path| match rustix::fs::stat(path) {
-        Ok(there) => (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino),
-        Err(_) => true,
-    }))
 }
 
 /// Lock files outlive what they guarded; one that nobody holds can go.
@@ -167,31 +160,4 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mounted_layer_is_known_by_any_path_of_its_store() {
-        let place = tempfile::tempdir().unwrap();
-        let open = |store: &str| {
-            let root = StoreRoot::open(place.path().join(store)).unwrap();
-            let shelf = Shelf::open_or_create(&root, "dir-user").unwrap();
-            let layer = super::super::root::open_or_create(shelf.directory().as_fd(), "diff-1").unwrap();
-            super::super::root::open_or_create(layer.as_fd(), TREE).unwrap();
-            (shelf, layer)
-        };
-        let ((shelf, layer), _other) = (open("store"), open("other"));
-        std::os::unix::fs::symlink("store", place.path().join("link")).unwrap();
-        let is_mounted =
-            |path: &str| is_mounted(&HashSet::from([place.path().join(path)]), &shelf, "diff-1", &layer).unwrap();
-        assert!(is_mounted("store/layers/dir-user/diff-1/fs"));
-        assert!(is_mounted("link/layers/dir-user/diff-1/fs"));
-        assert!(is_mounted("elsewhere/layers/dir-user/diff-1/fs"), "it may be ours under another name");
-        assert!(!is_mounted("other/layers/dir-user/diff-1/fs"));
-        assert!(!is_mounted("store/layers/dir-user/diff-2/fs"));
-        assert!(!is_mounted("store/layers/dir-trusted/diff-1/fs"));
-    }
 }

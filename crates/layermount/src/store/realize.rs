@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::io::BufRead;
 use std::os::fd::AsFd;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
 use crate::error::{Error, Result, ResultExt, SyscallContext};
 use crate::image::{Blobs, Content, Descriptor, Image, Layer, Located, OverlayXattrs};
-use crate::layer::LayerLimits;
+use crate::limits::{Limit, Limits};
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
 use crate::unpack::{Ownership, UnpackOptions, complete, unpack};
 use crate::userns::Caller;
@@ -18,6 +18,8 @@ use crate::userns::Caller;
 use super::StoreError;
 use super::archive;
 use super::entry::{Entry, Key, Record, Shelf, TREE, create_listing, shelf_name, write_record};
+use super::held::Held;
+use super::in_use::lock_tree;
 use super::lock::KeyLock;
 use super::root::StoreRoot;
 use super::stage::{Stage, sweep};
@@ -42,6 +44,7 @@ pub enum Backing {
 #[derive(Debug, Default)]
 pub struct RealizeOptions<'a> {
     pub(super) backing: Backing,
+    limits: Limits,
     progress: Option<&'a dyn Progress>,
 }
 
@@ -76,6 +79,13 @@ impl<'a> RealizeOptions<'a> {
         self
     }
 
+    /// Says how much layers may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Has `progress` told how the work goes on, from several threads.
     #[must_use]
     pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
@@ -97,19 +107,28 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
     if let Content::Located(located) = image.content() {
         return located_stack(located);
     }
-    let form = Form::of_this_process();
-    // A layer may be pruned between being made and being opened; whoever keeps removing them deserves an error. Out of an
-    // archive, one attempt makes an open layer once, and the image may have it in as many places as it has layers.
+    let form = Form::of_this_process(&options.limits);
+    let held = Held::default();
+    // What is made stays. Only open layers are taken, by others, for chains of theirs. Out of an archive, one attempt makes
+    // an open layer once, and the image may have it in as many places as it has layers.
     for attempt in 0..3 + image.layers().len() {
-        match stored_stack(root, image, &form)? {
+        match stored_stack(root, image, &form, &held)? {
             Some(stack) => return Ok(stack),
             None if attempt == 0 => _ = sweep(root)?,
             None => {}
         }
-        let work = Work { root, image, options, form: &form, cancelled: AtomicBool::new(false) };
+        let work = Work {
+            root,
+            image,
+            options,
+            form: &form,
+            held: &held,
+            unpacked: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+        };
         work.make_missing()?;
     }
-    stored_stack(root, image, &form)?.ok_or_else(|| StoreError::Unsettled.into())
+    stored_stack(root, image, &form, &held)?.ok_or_else(|| StoreError::Unsettled.into())
 }
 
 /// Layers that another engine keeps, where they lie.
@@ -121,19 +140,19 @@ fn located_stack(located: &Located) -> Result<LayerStack> {
     LayerStack::from_directories(directories, xattrs)
 }
 
-/// The stack, if every layer is in the store; nothing is locked for longer than the look takes, but what was found stays.
-fn stored_stack(root: &StoreRoot, image: &Image, form: &Form) -> Result<Option<LayerStack>> {
+/// The stack, if every layer is in the store.
+fn stored_stack(root: &StoreRoot, image: &Image, form: &Form, held: &Held) -> Result<Option<LayerStack>> {
     let Some(shelf) = Shelf::open(root, form.shelf)? else {
         return if image.layers().is_empty() { Ok(Some(empty_stack(form))) } else { Ok(None) };
     };
-    let mut entries: Vec<Entry> = Vec::with_capacity(image.layers().len());
+    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(image.layers().len());
     for layer in image.layers() {
-        match shelf.mountable(layer)? {
+        match held.mountable(&shelf, layer)? {
             Some(entry) => entries.push(entry),
             None => return Ok(None),
         }
     }
-    stack_of(&entries, form).map(Some)
+    Ok(Some(stack_of(&entries, form)))
 }
 
 fn empty_stack(form: &Form) -> LayerStack {
@@ -141,7 +160,7 @@ fn empty_stack(form: &Form) -> LayerStack {
 }
 
 /// Drops what an opaque root hides and takes the root's attributes from the topmost layer that speaks of its root.
-fn stack_of(entries: &[Entry], form: &Form) -> Result<LayerStack> {
+fn stack_of(entries: &[Arc<Entry>], form: &Form) -> LayerStack {
     let base = entries.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
     let visible = &entries[base..];
     let root = visible.iter().rev().find_map(|entry| entry.record.unpacked.root.clone()).unwrap_or_default();
@@ -149,11 +168,11 @@ fn stack_of(entries: &[Entry], form: &Form) -> Result<LayerStack> {
     let mut layers: Vec<StackedLayer> = Vec::with_capacity(visible.len());
     for entry in visible.iter().rev() {
         if seen.insert(entry.path()) {
-            layers.push(entry.stacked()?);
+            layers.push(entry.stacked());
         }
     }
     layers.reverse();
-    Ok(LayerStack::new(layers, form.xattrs, root))
+    LayerStack::new(layers, form.xattrs, root)
 }
 
 /// What this process makes of layers.
@@ -166,15 +185,15 @@ pub(super) struct Form {
 }
 
 impl Form {
-    fn of_this_process() -> Self {
+    fn of_this_process(limits: &Limits) -> Self {
         let caller = Caller::current();
         let xattrs = caller.overlay_xattrs();
         let ownership = if caller.may_chown() { Ownership::Apply } else { Ownership::Squash };
         Self {
             shelf: shelf_name(xattrs),
             xattrs,
-            unpack: UnpackOptions { xattrs, ownership, limits: LayerLimits::default() },
-            decode: DecodeLimits::default(),
+            unpack: UnpackOptions { xattrs, ownership, limits: limits.layer() },
+            decode: limits.decode(),
         }
     }
 }
@@ -185,6 +204,9 @@ pub(super) struct Work<'a> {
     pub(super) image: &'a Image,
     pub(super) options: &'a RealizeOptions<'a>,
     pub(super) form: &'a Form,
+    held: &'a Held,
+    /// Bytes of archives so far.
+    unpacked: AtomicU64,
     cancelled: AtomicBool,
 }
 
@@ -210,8 +232,8 @@ impl Work<'_> {
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
         for layer in self.image.layers() {
-            if shelf.mountable(layer)?.is_none()
-                && shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_none()
+            if self.held.mountable(shelf, layer)?.is_none()
+                && self.held.open(shelf, layer)?.is_none()
                 && seen.insert(&layer.diff_id)
             {
                 missing.push(layer);
@@ -267,8 +289,7 @@ impl Work<'_> {
 
     fn make_from_blob(&self, shelf: &Shelf, blobs: &dyn Blobs, layer: &Layer) -> Result<()> {
         let _lock = self.lock(layer)?;
-        let made_meanwhile =
-            shelf.mountable(layer)?.is_some() || shelf.entry(&Key::Open(layer.diff_id.clone()))?.is_some();
+        let made_meanwhile = self.held.mountable(shelf, layer)?.is_some() || self.held.open(shelf, layer)?.is_some();
         if !made_meanwhile {
             self.unpack_blob(shelf, blobs, layer)?;
         }
@@ -304,21 +325,36 @@ impl Work<'_> {
         let directory = stage.make_directory(STAGED)?;
         let tree = super::root::open_or_create(directory.as_fd(), TREE).syscall("mkdirat", || TREE.into())?;
         let mut listing = create_listing(directory.as_fd())?;
-        let mut unpack = |tar: &mut dyn BufRead| unpack(tar, tree.as_fd(), &mut listing, &self.form.unpack);
-        let (unpacked, Decoded { diff_id, .. }) = decode(blob, descriptor, &self.form.decode, &mut unpack)?;
+        let mut metered = 0;
+        let mut unpack = |tar: &mut dyn BufRead| {
+            let mut tar = Metered { inner: tar, work: self, counted: &mut metered, more: 0 };
+            unpack(&mut tar, tree.as_fd(), &mut listing, &self.form.unpack)
+        };
+        let (unpacked, Decoded { diff_id, tar_size, .. }) = decode(blob, descriptor, &self.form.decode, &mut unpack)?;
+        self.meter(tar_size.saturating_sub(metered))?;
         if wanted(&diff_id) {
+            // Before anybody sees it, so that nobody removes it before it is held.
+            lock_tree(&tree, &stage.path().join(STAGED).join(TREE))?;
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
             write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked })?;
             shelf.publish(stage, STAGED, &key)?;
+            self.held.keep(shelf, &key)?;
         }
         Ok(diff_id)
     }
 
+    /// Counts bytes of archives.
+    fn meter(&self, bytes: u64) -> Result<(), StoreError> {
+        let limit = self.options.limits.get(Limit::ImageBytes);
+        let before = self.unpacked.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit { Err(StoreError::ImageTooLarge { limit }) } else { Ok(()) }
+    }
+
     /// Completes open layers from those below them, base first.
     fn complete_open(&self, shelf: &Shelf) -> Result<()> {
-        let mut below: Vec<Entry> = Vec::new();
+        let mut below: Vec<Arc<Entry>> = Vec::new();
         for layer in self.image.layers() {
-            let entry = match shelf.mountable(layer)? {
+            let entry = match self.held.mountable(shelf, layer)? {
                 Some(entry) => entry,
                 None => match self.complete(shelf, layer, &below)? {
                     Some(entry) => entry,
@@ -331,34 +367,34 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn complete(&self, shelf: &Shelf, layer: &Layer, below: &[Entry]) -> Result<Option<Entry>> {
+    fn complete(&self, shelf: &Shelf, layer: &Layer, below: &[Arc<Entry>]) -> Result<Option<Arc<Entry>>> {
         let key = Key::Chain(layer.chain_id.clone());
         // The same lock as for making it: while it is in the stage it is neither open nor complete, and nobody else should
         // take that for missing.
         let _lock = self.lock(layer)?;
-        if let Some(entry) = shelf.entry(&key)? {
+        if let Some(entry) = self.held.complete(shelf, &key)? {
             return Ok(Some(entry));
         }
-        let open = Key::Open(layer.diff_id.clone());
+        let mut open = self.held.open(shelf, layer)?;
         // Completed for another image, or for another place in this one. Every chain takes one of its own.
-        if let Content::Blobs(blobs) = self.image.content()
-            && shelf.entry(&open)?.is_none()
-        {
+        if let (None, Content::Blobs(blobs)) = (&open, self.image.content()) {
             self.unpack_blob(shelf, blobs.as_ref(), layer)?;
+            open = self.held.open(shelf, layer)?;
         }
+        let Some(open) = open else { return Ok(None) };
         Stage::with(self.root, |stage| {
-            if !stage.take(shelf.directory().as_fd(), &open.file_name(), STAGED)? {
+            let name = Key::Open(layer.diff_id.clone()).file_name();
+            if !stage.take(shelf.directory().as_fd(), &name, STAGED)? {
                 return Ok(());
             }
-            let staged = Entry::open_staged(stage, STAGED)?;
             let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
-            let lowers = below[base..].iter().map(Entry::tree).collect::<Result<Vec<_>>>()?;
-            let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
-            complete(staged.tree()?.as_fd(), &staged.record.unpacked.open, &lowers, &self.form.unpack)
+            let lowers: Vec<_> = below[base..].iter().map(|entry| entry.tree()).collect();
+            complete(open.tree(), &open.record.unpacked.open, &lowers, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
             shelf.publish(stage, STAGED, &key)
         })?;
-        shelf.entry(&key)
+        self.held.release_open(layer);
+        self.held.complete(shelf, &key)
     }
 }
 
@@ -379,6 +415,37 @@ impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
         self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
+        Ok(count)
+    }
+}
+
+/// An archive that counts towards what is unpacked for the image.
+struct Metered<'a> {
+    inner: &'a mut dyn BufRead,
+    work: &'a Work<'a>,
+    counted: &'a mut u64,
+    /// Read since it was last counted.
+    more: u64,
+}
+
+impl BufRead for Metered<'_> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        let more = std::mem::take(&mut self.more);
+        *self.counted += more;
+        self.work.meter(more).map_err(|error| std::io::Error::other(Error::from(error)))?;
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.more += count as u64;
+        self.inner.consume(count);
+    }
+}
+
+impl std::io::Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
         Ok(count)
     }
 }

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
-use super::lock::{lock, try_lock};
+use super::lock::try_lock;
 use super::root::{Part, StoreRoot, names_in};
 
 /// A fresh directory that nobody else touches: its maker holds a lock on it, and what is not locked is swept.
@@ -89,18 +89,6 @@ impl Stage {
         }
     }
 
-    /// [`Stage::take`], unless somebody uses it.
-    pub(crate) fn take_unused(&self, from: BorrowedFd<'_>, public: &str, name: &str) -> Result<bool> {
-        let path = self.path.join(name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match rustix::fs::openat(from, public, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
-        };
-        Ok(try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && self.take(from, public, name)?)
-    }
-
     /// Removes the stage and what is left in it.
     ///
     /// Not in `Drop`: deleting can take long and can fail. A stage that is dropped instead is swept by the next writer.
@@ -142,25 +130,4 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
 pub(crate) fn is_linked(file: &OwnedFd, path: &Path) -> Result<bool> {
     let stat = rustix::fs::fstat(file).syscall("fstat", || path.display().to_string())?;
     Ok(stat.st_nlink > 0)
-}
-
-/// Opens a public directory and takes a shared lock on it, so that it stays; `None` if it is not there.
-pub(crate) fn open_shared(parent: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Option<OwnedFd>> {
-    loop {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
-        };
-        lock(&directory, path, FlockOperation::LockShared)?;
-        // Whoever held the exclusive lock may have moved the directory away.
-        let ours = rustix::fs::fstat(&directory).syscall("fstat", || path.display().to_string())?;
-        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => return Ok(Some(directory)),
-            Ok(_) => {}
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(SyscallError::new("newfstatat", path.display().to_string(), errno).into()),
-        }
-    }
 }

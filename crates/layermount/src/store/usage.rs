@@ -12,7 +12,7 @@ use crate::digest::DiffId;
 use crate::error::{Result, SyscallError};
 use crate::image::OverlayXattrs;
 
-use super::entry::{Shelf, shelf_name};
+use super::entry::{Entry, Shelf, shelf_name};
 use super::root::{Part, StoreRoot, names_in};
 use super::walk::{Seen, walk};
 
@@ -56,20 +56,23 @@ pub(super) fn layers(root: &StoreRoot) -> Result<Vec<StoredLayer>> {
         let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? else { continue };
         for name in names_in(shelf.directory(), shelf.path())? {
             if let Some(entry) = shelf.entry_named(&name)? {
-                let unpacked = &entry.record.unpacked;
-                layers.push(StoredLayer {
-                    name,
-                    diff_id: entry.record.diff_id.clone(),
-                    path: entry.path().clone(),
-                    xattrs,
-                    entries: unpacked.entries,
-                    content_bytes: unpacked.bytes,
-                });
+                layers.push(stored_layer(name, &entry, xattrs));
             }
         }
     }
     layers.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(layers)
+}
+
+pub(super) fn stored_layer(name: String, entry: &Entry, xattrs: OverlayXattrs) -> StoredLayer {
+    StoredLayer {
+        name,
+        diff_id: entry.record.diff_id.clone(),
+        path: entry.path().clone(),
+        xattrs,
+        entries: entry.record.unpacked.entries,
+        content_bytes: entry.record.unpacked.bytes,
+    }
 }
 
 pub(super) fn usage(root: &StoreRoot) -> Result<Usage> {

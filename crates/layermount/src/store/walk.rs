@@ -2,7 +2,6 @@
 //!
 //! Archives may nest directories deeper than a process may have files open, and deeper than a stack should be.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
@@ -16,7 +15,7 @@ const NAMES_AT_ONCE: usize = 15;
 /// Something in a tree. Paths are from its root.
 pub(super) enum Seen<'a> {
     /// An entry of any kind; directories are gone into afterwards.
-    Entry { directory: BorrowedFd<'a>, name: &'a CStr, path: &'a [u8], stat: &'a Stat },
+    Entry { path: &'a [u8], stat: &'a Stat },
     /// Something that cannot be looked at.
     Unreadable { path: &'a [u8], errno: Errno },
 }
@@ -52,7 +51,7 @@ pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<
             path.extend_from_slice(name.to_bytes());
             match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
-                    see(Seen::Entry { directory: directory.as_fd(), name, path: &path, stat: &stat })?;
+                    see(Seen::Entry { path: &path, stat: &stat })?;
                     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                         left.push(path);
                     }
@@ -66,7 +65,7 @@ pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<
 
 /// Opens a directory for reading without following a symlink at the end. Those on the way were directories a moment ago, and
 /// only the store's owner can change that.
-fn open(top: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open(top: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut here: Option<OwnedFd> = None;
     let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();

@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 
 use super::super::entry::Attributes;
 use super::super::{LayerLimits, Refusal};
+use crate::limits::Limit;
 
 /// One thing that stands, or stood, in a place of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -285,7 +286,7 @@ impl Tree {
 
     /// Keeps a path or a symlink's target.
     pub(super) fn keep_text(&mut self, text: &[u8]) -> Result<Text, Refusal> {
-        let too_long = Refusal::Limit { what: "bytes of a path", limit: u16::MAX.into() };
+        let too_long = Refusal::Limit { what: Limit::PathBytes, limit: u16::MAX.into() };
         let length = u16::try_from(text.len()).map_err(|_| too_long)?;
         self.push(&length.to_le_bytes())?;
         self.push(text).map(Text)
@@ -305,7 +306,7 @@ impl Tree {
     }
 
     fn too_much(&self) -> Refusal {
-        Refusal::Limit { what: "bytes of all names and of directories' xattrs", limit: self.limits.kept_bytes }
+        Refusal::Limit { what: Limit::KeptBytes, limit: self.limits.kept_bytes }
     }
 
     /// Takes a node out of its place.
@@ -326,17 +327,17 @@ impl Tree {
         let limit = |what, limit| Refusal::Limit { what, limit };
         let id = NodeId(self.newest().0.saturating_add(1));
         if u64::from(id.0) > entries {
-            return Err(limit("entries and directories", entries));
+            return Err(limit(Limit::Entries, entries));
         }
         let (bytes, depth) = self.measure(parent);
         let bytes = bytes + usize::from(depth > 0) + name.len();
         if bytes > path_bytes {
-            return Err(limit("bytes of a path", path_bytes as u64));
+            return Err(limit(Limit::PathBytes, path_bytes as u64));
         }
         if depth >= path_depth {
-            return Err(limit("components of a path", path_depth as u64));
+            return Err(limit(Limit::PathDepth, path_depth as u64));
         }
-        let name_length = u8::try_from(name.len()).map_err(|_| limit("bytes of a name", u8::MAX.into()))?;
+        let name_length = u8::try_from(name.len()).map_err(|_| TOO_LONG)?;
         let name = self.push(name)?;
         let (tag, payload) = packed(what);
         self.nodes.others.push(Node { parent, name, payload, tag, name_length, marks: Marks::default() });
@@ -365,6 +366,9 @@ impl Tree {
         NodeId(self.nodes.others.len() as u32)
     }
 }
+
+/// Names were looked at before, except those that symlinks lead to.
+const TOO_LONG: Refusal = Refusal::Because("its name has a component of more than 255 bytes");
 
 fn packed(what: What) -> (Tag, u32) {
     match what {

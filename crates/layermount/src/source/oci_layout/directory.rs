@@ -56,9 +56,9 @@ impl Fault for LayoutError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoDirectory { .. } => ErrorKind::ImageNotFound,
-            Self::NotALayout { source, .. } | Self::Open { source, .. } => match source.kind() {
-                ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-                _ => ErrorKind::InvalidImage,
+            Self::NotALayout { source, .. } | Self::Open { source, .. } => match source.errno() {
+                Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::NXIO => ErrorKind::InvalidImage,
+                _ => source.kind(),
             },
             Self::Version { .. } => ErrorKind::Unsupported,
             Self::NoBlob { .. } => ErrorKind::BlobNotFound,
@@ -70,6 +70,7 @@ impl Fault for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::NotALayout { source, .. } | Self::Open { source, .. } if source.hint().is_some() => source.hint(),
             Self::NotALayout { source, .. } if source.errno() == Errno::NOTDIR => {
                 Some("an archive of a layout must be unpacked first, with 'tar -xf FILE -C DIR'".into())
             }

@@ -1,0 +1,332 @@
+//! Damage in the store: found, said, and made anew by whoever needs the layer next.
+
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use layermount::store::{DamageKind, LayerEvent, Progress, PruneOptions, RealizeOptions, Verified};
+use layermount::{ErrorKind, Image, Layer, OciLayouts, Platform, Source, Store, StoredImages};
+use layermount_fixtures::requirement::skip;
+use layermount_fixtures::{Layout, Recipe};
+
+const RECIPE: &str = r#"
+    layer
+    dir  0755 0:0 /etc
+    file 0644 0:0 /etc/motd "hello\n"
+    file 0644 0:0 /etc/empty ""
+    dir  0755 0:0 /usr
+    dir  0755 0:0 /usr/share
+    file 0644 0:0 "/usr/share/a name\nwith \\ and \"" "odd"
+    random 0644 0:0 /usr/share/big 300000
+    layer
+    dir  0755 0:0 /srv
+    file 0644 0:0 /srv/data "the second layer\n"
+    layer
+    file 0644 0:0 /srv/open "does not name its directory\n"
+"#;
+
+struct World {
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::of(RECIPE)
+    }
+
+    fn of(recipe: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
+        let built = Recipe::parse(&recipe.replace("0:0", &own)).unwrap().build().unwrap();
+        Layout::create(directory.path().join("layout")).unwrap().add("image", &built).unwrap();
+        Self { directory }
+    }
+
+    fn image(&self) -> Image {
+        image_in(self.directory.path())
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    fn store(&self) -> Store {
+        Store::open(self.store_path()).unwrap()
+    }
+
+    /// The directories of all layers, base first.
+    fn layers(&self) -> Vec<PathBuf> {
+        let stack = self.store().realize(&self.image()).unwrap();
+        stack.layers().iter().map(|layer| layer.path().parent().unwrap().to_owned()).collect()
+    }
+
+    fn stages(&self) -> usize {
+        std::fs::read_dir(self.store_path().join("stage")).map_or(0, Iterator::count)
+    }
+
+    fn verify(&self) -> Verified {
+        self.store().verify(&mut |_| ()).unwrap()
+    }
+
+    /// How many layers have to be unpacked to realize the image.
+    fn unpacked_by_realizing(&self) -> usize {
+        #[derive(Debug, Default)]
+        struct Unpacked(Mutex<Vec<String>>);
+        impl Progress for Unpacked {
+            fn layer(&self, layer: &Layer, event: LayerEvent) {
+                if matches!(event, LayerEvent::Unpacking { .. }) {
+                    self.0.lock().unwrap().push(layer.diff_id.to_string());
+                }
+            }
+        }
+        let unpacked = Unpacked::default();
+        self.store().realize_with(&self.image(), &RealizeOptions::default().progress(&unpacked)).unwrap();
+        let mut unpacked = unpacked.0.into_inner().unwrap();
+        unpacked.sort_unstable();
+        unpacked.dedup();
+        unpacked.len()
+    }
+}
+
+fn image_in(directory: &Path) -> Image {
+    let reference = format!("oci:{}:image", directory.join("layout").display());
+    OciLayouts.resolve(&reference.parse().unwrap(), &Platform::host()).unwrap()
+}
+
+fn remake(path: &Path, make: impl FnOnce(&Path)) {
+    if path.symlink_metadata().unwrap().is_dir() {
+        std::fs::remove_dir_all(path).unwrap();
+    } else {
+        std::fs::remove_file(path).unwrap();
+    }
+    make(path);
+}
+
+fn fifo(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+fn resize(path: &Path, by: i64) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len().checked_add_signed(by).unwrap()).unwrap();
+}
+
+/// What is done to the base layer, and what is found of it: class and path.
+type Case = (&'static str, fn(&Path), &'static [(DamageKind, &'static str)]);
+
+const CASES: &[Case] = &[
+    (
+        "a flipped bit",
+        |layer| flip(&layer.join("fs/usr/share/big"), 150_000),
+        &[(DamageKind::Content, "usr/share/big")],
+    ),
+    (
+        "the last bit flipped",
+        |layer| flip(&layer.join("fs/usr/share/big"), 299_999),
+        &[(DamageKind::Content, "usr/share/big")],
+    ),
+    ("a file cut short", |layer| resize(&layer.join("fs/usr/share/big"), -1), &[(DamageKind::Size, "usr/share/big")]),
+    ("a file made longer", |layer| resize(&layer.join("fs/etc/empty"), 1), &[(DamageKind::Size, "etc/empty")]),
+    (
+        "a file with an odd name",
+        |layer| flip(&layer.join("fs/usr/share/a name\nwith \\ and \""), 0),
+        &[(DamageKind::Content, r#"usr/share/a name\nwith \\ and \""#)],
+    ),
+    (
+        "a deleted file",
+        |layer| std::fs::remove_file(layer.join("fs/etc/empty")).unwrap(),
+        &[(DamageKind::Missing, "etc/empty")],
+    ),
+    (
+        "a deleted directory",
+        |layer| std::fs::remove_dir_all(layer.join("fs/etc")).unwrap(),
+        &[(DamageKind::Missing, "etc/empty"), (DamageKind::Missing, "etc/motd")],
+    ),
+    ("an added file", |layer| std::fs::write(layer.join("fs/usr/x"), "").unwrap(), &[(DamageKind::Extra, "usr/x")]),
+    (
+        "a symlink for a file",
+        |layer| remake(&layer.join("fs/etc/motd"), |path| std::os::unix::fs::symlink("empty", path).unwrap()),
+        &[(DamageKind::Type, "etc/motd")],
+    ),
+    ("a fifo for a file", |layer| remake(&layer.join("fs/etc/motd"), fifo), &[(DamageKind::Type, "etc/motd")]),
+    (
+        "a symlink for a directory",
+        |layer| remake(&layer.join("fs/etc"), |path| std::os::unix::fs::symlink("usr", path).unwrap()),
+        &[(DamageKind::Missing, "etc/empty"), (DamageKind::Missing, "etc/motd")],
+    ),
+    ("no listing", |layer| std::fs::remove_file(layer.join("listing")).unwrap(), &[(DamageKind::Record, "")]),
+    (
+        "an empty listing",
+        |layer| std::fs::write(layer.join("listing"), "").unwrap(),
+        &[
+            (DamageKind::Extra, "etc/empty"),
+            (DamageKind::Extra, "etc/motd"),
+            (DamageKind::Extra, r#"usr/share/a name\nwith \\ and \""#),
+            (DamageKind::Extra, "usr/share/big"),
+        ],
+    ),
+    ("a listing cut short", |layer| resize(&layer.join("listing"), -3), &[(DamageKind::Record, "")]),
+    (
+        "a listing of garbage",
+        |layer| std::fs::write(layer.join("listing"), [0xff; 5000]).unwrap(),
+        &[(DamageKind::Record, "")],
+    ),
+    ("a fifo for the listing", |layer| remake(&layer.join("listing"), fifo), &[(DamageKind::Record, "")]),
+    ("an empty record", |layer| std::fs::write(layer.join("layer.json"), "").unwrap(), &[(DamageKind::Record, "")]),
+    ("a record cut short", |layer| resize(&layer.join("layer.json"), -1), &[(DamageKind::Record, "")]),
+    ("a fifo for the record", |layer| remake(&layer.join("layer.json"), fifo), &[(DamageKind::Record, "")]),
+    ("no tree", |layer| std::fs::remove_dir_all(layer.join("fs")).unwrap(), &[(DamageKind::Record, "")]),
+    (
+        "a file for the tree",
+        |layer| remake(&layer.join("fs"), |path| std::fs::write(path, "").unwrap()),
+        &[(DamageKind::Record, "")],
+    ),
+    (
+        "a symlink for the tree",
+        |layer| remake(&layer.join("fs"), |path| std::os::unix::fs::symlink("/", path).unwrap()),
+        &[(DamageKind::Record, "")],
+    ),
+    (
+        "a symlink for the layer",
+        |layer| remake(layer, |path| std::os::unix::fs::symlink("/", path).unwrap()),
+        &[(DamageKind::Record, "")],
+    ),
+    ("a fifo for the layer", |layer| remake(layer, fifo), &[(DamageKind::Record, "")]),
+];
+
+#[test]
+fn damage_of_every_kind_is_found_and_made_anew() {
+    for (name, damage, expected) in CASES {
+        let world = World::new();
+        let layers = world.layers();
+        assert!(world.verify().damage.is_empty(), "{name}");
+        damage(&layers[0]);
+        let verified = world.verify();
+        let mut found: Vec<_> = verified.damage.iter().map(|damage| (damage.kind, damage.path.as_str())).collect();
+        found.sort_by_key(|(_, path)| *path);
+        assert_eq!(found, *expected, "{name}: {:?}", verified.damage);
+        assert!(verified.damage.iter().all(|damage| damage.layer == layers[0]), "{name}");
+        assert!(verified.in_use.is_empty() && verified.unmarked.is_empty(), "{name}");
+        // What nobody can take for a layer needs no mark.
+        let broken = expected[0].0 == DamageKind::Record && !name.contains("listing");
+        assert_eq!(verified.marked.len(), usize::from(!broken), "{name}");
+        // It stays what it is for those who only look.
+        let again = world.verify();
+        assert_eq!((again.damage.len(), again.damage[0].kind), (1, DamageKind::Record), "{name}");
+        assert_eq!(world.store().layers().unwrap().len(), 2, "{name}");
+        assert_eq!(world.unpacked_by_realizing(), 1, "{name}");
+        assert!(world.verify().damage.is_empty(), "{name}");
+        assert_eq!((world.layers(), world.stages()), (layers, 0), "{name}");
+    }
+}
+
+#[test]
+fn prune_removes_what_verify_found_though_an_image_names_it() {
+    for (name, damage, _) in CASES {
+        let world = World::new();
+        let (store, layers) = (world.store(), world.layers());
+        store.record(&world.image()).unwrap();
+        damage(&layers[0]);
+        world.verify();
+        store.usage().unwrap();
+        let pruned = store.prune(&PruneOptions::default()).unwrap();
+        assert_eq!(pruned.layers, [layers[0].file_name().unwrap().to_str().unwrap()], "{name}");
+        assert!(layers[0].symlink_metadata().is_err(), "{name}");
+        assert_eq!(world.unpacked_by_realizing(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_completed_layer_is_made_anew_too() {
+    let world = World::new();
+    let layers = world.layers();
+    assert!(layers[2].to_str().unwrap().contains("/chain-"));
+    flip(&layers[2].join("fs/srv/open"), 3);
+    assert_eq!(world.verify().marked, [layers[2].clone()]);
+    assert_eq!(world.unpacked_by_realizing(), 1);
+    assert!(world.verify().damage.is_empty());
+}
+
+#[test]
+fn a_damaged_layer_is_not_taken_from_its_users() {
+    let world = World::new();
+    let store = world.store();
+    let stack = store.realize(&world.image()).unwrap();
+    let motd = stack.layers()[0].path().join("etc/motd");
+    flip(&motd, 0);
+    let inode = std::fs::metadata(&motd).unwrap().ino();
+    let verified = world.verify();
+    assert_eq!((verified.marked.len(), verified.in_use.len()), (1, 1));
+    let error = store.realize(&world.image()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error:#}");
+    assert!(error.hint().unwrap().contains("end the programs"), "{:?}", error.hint());
+    assert!(store.prune(&PruneOptions::default().all_images(true)).unwrap().layers.is_empty());
+    assert_eq!(std::fs::metadata(&motd).unwrap().ino(), inode);
+    assert_eq!(world.stages(), 0);
+    drop(stack);
+    assert_eq!(world.unpacked_by_realizing(), 1);
+    assert!(world.verify().damage.is_empty());
+}
+
+#[test]
+fn an_image_known_from_the_store_alone_cannot_be_made_anew() {
+    let world = World::new();
+    let (store, image) = (world.store(), world.image());
+    let layers = world.layers();
+    store.record(&image).unwrap();
+    flip(&layers[1].join("fs/srv/data"), 0);
+    world.verify();
+    let stored = StoredImages::at(world.store_path());
+    let stored = stored.resolve(&image.id().to_string().parse().unwrap(), &Platform::host()).unwrap();
+    let error = store.realize(&stored).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BlobNotFound, "{error:#}");
+    assert!(error.hint().unwrap().contains("pull the image again"), "{:?}", error.hint());
+    assert_eq!(world.unpacked_by_realizing(), 1);
+    store.realize(&stored).unwrap();
+}
+
+#[test]
+fn thousands_of_damaged_files_are_counted() {
+    let files: String = (0..1500).map(|n| format!("file 0644 0:0 /{n} \"x\"\n")).collect();
+    let world = World::of(&format!("layer\n{files}"));
+    let layer = &world.layers()[0];
+    for n in 0..1500 {
+        std::fs::remove_file(layer.join(format!("fs/{n}"))).unwrap();
+    }
+    let damage = world.verify().damage;
+    assert_eq!(
+        (damage.len(), damage[1000].kind, damage[1000].what.as_str()),
+        (1001, DamageKind::More, "500 more are damaged")
+    );
+}
+
+#[test]
+fn in_a_store_that_cannot_be_written_to_damage_is_reported_only() {
+    use nix::mount::{MsFlags, mount};
+    if !nix::unistd::geteuid().is_root() {
+        return skip("root", "not root");
+    }
+    let world = World::new();
+    let layers = world.layers();
+    flip(&layers[0].join("fs/etc/motd"), 0);
+    let path = world.store_path();
+    // This thread's own view of it.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some(&path), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(None::<&str>, &path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+        .unwrap();
+    let verified = world.verify();
+    assert_eq!((verified.damage.len(), verified.marked.len()), (1, 0));
+    assert_eq!(verified.unmarked, [layers[0].clone()]);
+    assert_eq!(world.unpacked_by_realizing(), 0);
+}
