@@ -15,6 +15,7 @@
 //! A directory is 0700 and ours until the end; its own mode, owner, xattrs and times come last, innermost first, because making
 //! something in it would change the times, and because its owner may not be allowed into it any more.
 
+pub(crate) mod checksum;
 mod complete;
 mod contents;
 pub(crate) mod listing;

@@ -280,6 +280,13 @@ pub(crate) fn create_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File
     Ok(BufWriter::new(create_file(directory, LISTING).syscall("openat", || LISTING.into())?))
 }
 
+/// The file of checksums, to be added to.
+pub(crate) fn extend_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File>, SyscallError> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, LISTING, flags, Mode::empty()).syscall("openat", || LISTING.into())?;
+    Ok(BufWriter::new(file.into()))
+}
+
 /// Reads a file whole; whatever else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

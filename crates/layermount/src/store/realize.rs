@@ -17,7 +17,7 @@ use crate::userns::Caller;
 
 use super::StoreError;
 use super::archive;
-use super::entry::{Entry, Key, Record, Shelf, TREE, create_listing, shelf_name, write_record};
+use super::entry::{Entry, Key, Record, Shelf, TREE, create_listing, extend_listing, shelf_name, write_record};
 use super::held::Held;
 use super::in_use::lock_tree;
 use super::lock::KeyLock;
@@ -389,7 +389,8 @@ impl Work<'_> {
             }
             let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
             let lowers: Vec<_> = below[base..].iter().map(|entry| entry.tree()).collect();
-            complete(open.tree(), &open.record.unpacked.open, &lowers, &self.form.unpack)
+            let mut listing = extend_listing(stage.make_directory(STAGED)?.as_fd())?;
+            complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
             shelf.publish(stage, STAGED, &key)
         })?;

@@ -11,17 +11,16 @@ use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::BufReader;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result, SyscallContext, SyscallError};
 use crate::mountinfo;
-use crate::unpack::FileContent;
 use crate::unpack::listing::{self, ReadListingError};
+use crate::unpack::{FileContent, checksum};
 
 use super::entry::{Entry, LISTING, Shelf, open_file, shelf_name};
 use super::in_use::{Claim, claim_soon, is_mounted};
@@ -216,11 +215,9 @@ fn verify_layer(entry: &Entry, verified: &mut Verified) -> Result<Findings> {
         }
     }
     listed.sort_unstable();
-    // What was copied from lower layers when this one was completed came after the listing.
-    let may_have_others = !entry.record.unpacked.open.links.is_empty();
     walk(entry.tree(), &mut |found| {
         match found {
-            Seen::Entry { path, stat, .. } if is_regular(stat) && !may_have_others => {
+            Seen::Entry { path, stat, .. } if is_regular(stat) => {
                 let path = listing::escape(path);
                 if listed.binary_search(&hashes.hash_one(path.as_str())).is_err() {
                     findings.add(path, DamageKind::Extra, "was not in the layer");
@@ -295,23 +292,10 @@ impl Comparison<'_> {
             return Ok(Some((DamageKind::Size, format!("has {found} bytes instead of {size}"))));
         }
         self.verified.bytes += size;
-        let Some(expected) = expected else { return Ok(None) };
-        let found = checksum(parent.as_fd(), name, &mut self.buffer)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+        let found = checksum::of_file(file.as_fd(), size, &mut self.buffer)?;
         let what = || format!("has the checksum {found:08x} instead of {expected:08x}");
         Ok((found != expected).then(|| (DamageKind::Content, what())))
-    }
-}
-
-fn checksum(directory: BorrowedFd<'_>, name: &[u8], buffer: &mut [u8]) -> rustix::io::Result<u32> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let mut crc = Crc::new();
-    loop {
-        match rustix::io::read(&file, &mut *buffer) {
-            Ok(0) => return Ok(crc.sum()),
-            Ok(count) => crc.update(buffer.get(..count).unwrap_or_default()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
     }
 }

@@ -13,6 +13,7 @@ mod below;
 mod copy;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
@@ -20,16 +21,20 @@ use rustix::io::Errno;
 
 use super::metadata::{IMPLIED, Metadata, opaque_mark};
 use super::root::{PATH, READ, open_beneath};
-use super::{ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, remove_tree};
+use super::{
+    FileContent, ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, listing,
+    remove_tree,
+};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Name, quote};
 use below::{Below, Found, has_mark, is_whiteout};
 
-/// Completes the layer in `into` from the layers below it, `lowers`, base first.
+/// Completes the layer in `into` from the layers below it, `lowers`, base first, and lists the files that it makes.
 pub(crate) fn complete(
     into: BorrowedFd<'_>,
     open: &OpenEnds,
     lowers: &[BorrowedFd<'_>],
+    listing: &mut dyn Write,
     options: &UnpackOptions,
 ) -> Result<()> {
     if open.is_empty() {
@@ -37,7 +42,8 @@ pub(crate) fn complete(
     }
     let below = Below::new(lowers, opaque_mark(options.xattrs));
     let metadata = Metadata::probe(into, options)?;
-    let mut layer = Layer { into, metadata, below, implied: open.implied.clone(), copies: BTreeMap::new() };
+    let mut layer =
+        Layer { into, metadata, below, implied: open.implied.clone(), copies: BTreeMap::new(), files: BTreeMap::new() };
     for link in &open.links {
         layer.link(link)?;
     }
@@ -45,7 +51,8 @@ pub(crate) fn complete(
     for directory in std::mem::take(&mut layer.implied).iter().rev() {
         layer.complete_directory(directory)?;
     }
-    Ok(())
+    let mut lines = layer.files.iter().map(|(path, content)| listing::write_line(listing, path, *content));
+    Ok(lines.try_for_each(|line| line).and_then(|()| listing.flush()).syscall("write", || "listing".into())?)
 }
 
 struct Layer<'a> {
@@ -56,6 +63,8 @@ struct Layer<'a> {
     implied: Vec<ImpliedDirectory>,
     /// Files of lower layers that this one has under another name only, and that name.
     copies: BTreeMap<Vec<Name>, LayerPath>,
+    /// What the regular files hold that were copied or linked.
+    files: BTreeMap<Vec<u8>, FileContent>,
 }
 
 impl Layer<'_> {
@@ -98,7 +107,7 @@ impl Layer<'_> {
         // The path without the symlinks that lower layers have in it.
         let real: Vec<&[u8]> = found.path.iter().map(|component| &**component).collect();
         let Some((real_name, real_parents)) = real.split_last() else { return Err(dangling().into()) };
-        let link_to = |from: BorrowedFd<'_>, from_name: &[u8]| {
+        let link_to = |from: BorrowedFd<'_>, from_name: &[u8]| -> Result<()> {
             keep_times(parent.as_fd(), |parent| {
                 linkat(from, c_name(from_name), parent, c_name(name), AtFlags::empty())
                     .syscall("linkat", || format!("{}, {}", quote(from_name), quote(name)))
@@ -109,18 +118,32 @@ impl Layer<'_> {
         if let Some(place) = self.own_place(real_parents).map_err(&at)?
             && self.copy_up(&found, place.as_fd(), real_name)?
         {
-            return link_to(place.as_fd(), real_name);
+            link_to(place.as_fd(), real_name)?;
+            self.list_link(&real.join(&b'/'), link);
+            return Ok(());
         }
         // This layer hides the target's own place: only links have the file.
         if let Some(copy) = self.copies.get(&found.path)
             && let Some((copy_name, copy_parents)) = copy.components().split_last()
         {
             let place = open_beneath(self.into, copy_parents, PATH).map_err(&at)?;
-            return link_to(place.as_fd(), copy_name);
+            link_to(place.as_fd(), copy_name)?;
+            let copy = copy.0.clone();
+            self.list_link(&copy, link);
+            return Ok(());
         }
-        keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))?;
+        let content = keep_times(parent.as_fd(), |parent| {
+            copy::file(&mut self.metadata, &found, self.below.mark(), parent, name)
+        })?;
+        self.files.extend(content.map(|content| (link.path.0.clone(), content)));
         self.copies.insert(found.path, link.path.clone());
         Ok(())
+    }
+
+    fn list_link(&mut self, target: &[u8], link: &OpenLink) {
+        if let Some(content) = self.files.get(target).copied() {
+            self.files.insert(link.path.0.clone(), content);
+        }
     }
 
     /// Makes sure that a lower file is in its own place in this layer; `false` if a whiteout stands there.
@@ -129,7 +152,8 @@ impl Layer<'_> {
             Ok(stat) => Ok(!is_whiteout(&stat)),
             Err(Errno::NOENT) => {
                 let mark = self.below.mark();
-                keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
+                let content = keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
+                self.files.extend(content.map(|content| (found.path.join(&b'/'), content)));
                 Ok(true)
             }
             Err(errno) => Err(UnpackError::at(name)(SyscallError::new("fstatat", quote(name), errno)).into()),
@@ -169,10 +193,11 @@ impl Layer<'_> {
 }
 
 /// Does something in a directory without a trace in its times.
-fn keep_times(directory: BorrowedFd<'_>, change: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+fn keep_times<T>(directory: BorrowedFd<'_>, change: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
     let times = fstat(directory).syscall("fstat", String::new).map_err(UnpackError::Directory)?;
-    change(directory)?;
-    restore_times(directory, &times).map_err(UnpackError::Directory).map_err(Into::into)
+    let done = change(directory)?;
+    restore_times(directory, &times).map_err(UnpackError::Directory)?;
+    Ok(done)
 }
 
 fn restore_times(directory: BorrowedFd<'_>, stat: &Stat) -> Result<(), SyscallError> {

@@ -7,22 +7,18 @@ use crate::layer::NodeId;
 #[derive(Debug, Default)]
 pub(super) struct Contents(Vec<Packed>);
 
+/// Eight bytes less than a pair of node and content would take.
 #[derive(Debug)]
 struct Packed {
     node: NodeId,
     checksum: u32,
-    /// With [`HOLES`] for a file without a checksum.
     size: u64,
 }
-
-/// The sign of `off_t`: no file is that long.
-const HOLES: u64 = 1 << 63;
 
 impl Contents {
     /// Adds a node that came after all others.
     pub(super) fn push(&mut self, node: NodeId, FileContent { size, checksum }: FileContent) {
-        let size = if checksum.is_none() { size | HOLES } else { size };
-        self.0.push(Packed { node, checksum: checksum.unwrap_or_default(), size });
+        self.0.push(Packed { node, checksum, size });
     }
 
     pub(super) fn get(&self, node: NodeId) -> Option<FileContent> {
@@ -37,7 +33,6 @@ impl Contents {
 
 impl Packed {
     fn content(&self) -> FileContent {
-        let checksum = (self.size & HOLES == 0).then_some(self.checksum);
-        FileContent { size: self.size & !HOLES, checksum }
+        FileContent { size: self.size, checksum: self.checksum }
     }
 }

@@ -1,7 +1,7 @@
 //! The regular files of an unpacked layer with a checksum each, so that damage can be found later.
 //!
 //! The digest of a layer is of its archive, which cannot be made again from a tree. So what was written is noted while it
-//! passes: one line a file in no order, `<CRC-32 in hexadecimal, or - for a file with holes> <size> <path>`, the path from the
+//! passes: one line a file in no order, `<CRC-32 in hexadecimal> <size> <path>`, the path from the
 //! layer's root with everything but printable ASCII escaped. CRC-32 finds what disks and power cuts do; it is no protection against
 //! people who can write to the store.
 
@@ -11,8 +11,8 @@ use std::io::{self, BufRead, Read, Write};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileContent {
     pub(crate) size: u64,
-    /// `None` for a file with holes: reading them all may take longer than anybody would wait.
-    pub(crate) checksum: Option<u32>,
+    /// CRC-32.
+    pub(crate) checksum: u32,
 }
 
 /// A listing that cannot be read.
@@ -33,13 +33,9 @@ pub(crate) fn escape(path: &[u8]) -> String {
 }
 
 /// Writes the line of one file.
-pub(super) fn write_line(to: &mut dyn Write, path: &[u8], content: FileContent) -> io::Result<()> {
+pub(crate) fn write_line(to: &mut dyn Write, path: &[u8], content: FileContent) -> io::Result<()> {
     let FileContent { size, checksum } = content;
-    let path = path.escape_ascii();
-    match checksum {
-        Some(checksum) => writeln!(to, "{checksum:08x} {size} {path}"),
-        None => writeln!(to, "- {size} {path}"),
-    }
+    writeln!(to, "{checksum:08x} {size} {}", path.escape_ascii())
 }
 
 /// The path that stands in a listing as `escaped`.
@@ -87,10 +83,7 @@ pub(crate) fn read<E: From<ReadListingError>>(
 fn parse_line(line: &str) -> Option<(&str, FileContent)> {
     let (checksum, rest) = line.split_once(' ')?;
     let (size, path) = rest.split_once(' ')?;
-    let checksum = match checksum {
-        "-" => None,
-        hex => Some(u32::from_str_radix(hex, 16).ok()?),
-    };
+    let checksum = u32::from_str_radix(checksum, 16).ok()?;
     Some((path, FileContent { size: size.parse().ok()?, checksum }))
 }
 
@@ -110,7 +103,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let (mut files, mut text) = (Vec::new(), Vec::new());
-        for (path, checksum) in [(&b"etc/a b\nc"[..], Some(7)), (b"\xff\\", None), (b"usr/bin/x", Some(u32::MAX))] {
+        for (path, checksum) in [(&b"etc/a b\nc"[..], 7), (b"\xff\\", 0), (b"usr/bin/x", u32::MAX)] {
             let content = FileContent { size: 1 << 40, checksum };
             write_line(&mut text, path, content).unwrap();
             files.push((escape(path), content));

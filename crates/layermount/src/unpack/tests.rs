@@ -68,7 +68,7 @@ impl Stack {
             self.layers.clear();
         }
         let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
-        complete(fd.as_fd(), &unpacked.open, &lowers, &self.options)?;
+        complete(fd.as_fd(), &unpacked.open, &lowers, &mut io::sink(), &self.options)?;
         self.layers.push((path, fd));
         Ok(unpacked)
     }

@@ -8,6 +8,7 @@ use flate2::Crc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat, unlinkat};
 use rustix::io::{Errno, pwrite, retry_on_intr, write};
 
+use super::checksum::Checksum;
 use super::contents::Contents;
 use super::metadata::{IMPLIED, Metadata};
 use super::root::{READ, Root, open_beneath};
@@ -198,11 +199,14 @@ impl<'fd> Writer<'fd> {
                     archive.consume(count);
                     written += count as u64;
                 }
-                self.contents.push(node, FileContent { size: written, checksum: Some(crc.sum()) });
+                self.contents.push(node, FileContent { size: written, checksum: crc.sum() });
             }
             Some(regions) => {
                 ftruncate(file, size).syscall("ftruncate", || format!("{}, {size}", quote(name))).map_err(&at)?;
+                let mut checksum = Checksum::default();
+                let mut end = 0;
                 for Region { offset, length } in regions {
+                    checksum.skip(offset - end);
                     let mut done = 0;
                     while done < *length {
                         let piece = archive.data()?;
@@ -211,12 +215,15 @@ impl<'fd> Writer<'fd> {
                         let count = retry_on_intr(|| pwrite(file, piece, offset + done))
                             .syscall("pwrite", || quote(name))
                             .map_err(&at)?;
+                        checksum.update(piece.get(..count).unwrap_or(piece));
                         archive.consume(count);
                         done += count as u64;
                     }
+                    end = offset + length;
                     written += length;
                 }
-                self.contents.push(node, FileContent { size, checksum: None });
+                checksum.skip(size - end);
+                self.contents.push(node, FileContent { size, checksum: checksum.sum() });
             }
         }
         self.metadata.apply(file, &entry.name, &entry.attributes)?;

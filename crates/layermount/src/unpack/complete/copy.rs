@@ -8,8 +8,9 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
+use super::super::checksum::Checksum;
 use super::super::metadata::{Metadata, proc_path};
-use super::super::{UnpackError, c_name};
+use super::super::{FileContent, UnpackError, c_name};
 use super::below::Found;
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, quote};
@@ -64,14 +65,14 @@ fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, SyscallError> {
     }
 }
 
-/// Copies anything but a directory to `name` in `parent`.
+/// Copies anything but a directory to `name` in `parent`. Answers what a regular file holds.
 pub(super) fn file(
     metadata: &mut Metadata,
     found: &Found,
     mark: &str,
     parent: BorrowedFd<'_>,
     name: &[u8],
-) -> Result<()> {
+) -> Result<Option<FileContent>> {
     let at = UnpackError::at(name);
     let attributes = attributes(found, mark).map_err(&at)?;
     let kind = FileType::from_raw_mode(found.stat.st_mode);
@@ -85,8 +86,10 @@ pub(super) fn file(
             let to = openat(parent, c_name(name), flags, Mode::RUSR | Mode::WUSR)
                 .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
                 .map_err(&at)?;
-            data(from.as_fd(), to.as_fd(), found.stat.st_size as u64).map_err(&at)?;
+            let size = found.stat.st_size as u64;
+            let checksum = data(from.as_fd(), to.as_fd(), size).map_err(&at)?;
             metadata.apply_copy(to.as_fd(), name, &attributes)?;
+            return Ok(Some(FileContent { size, checksum }));
         }
         FileType::Symlink => {
             let target = readlinkat(&found.parent, c_name(&found.name), Vec::new())
@@ -102,20 +105,25 @@ pub(super) fn file(
             metadata.apply_copy_unopened(parent, name, false, &attributes)?;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Copies the data and leaves the holes.
-fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), SyscallError> {
+/// Copies the data and leaves the holes. Answers the checksum.
+fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<u32, SyscallError> {
     ftruncate(to, size).syscall("ftruncate", || size.to_string())?;
     let mut buffer = vec![0_u8; 256 << 10];
+    let mut checksum = Checksum::default();
     let mut end = 0;
     loop {
         let start = match seek(from, SeekFrom::Data(end)) {
             Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
+            Err(Errno::NXIO) => {
+                checksum.skip(size.saturating_sub(end));
+                return Ok(checksum.sum());
+            }
             Err(errno) => return Err(SyscallError::new("lseek", "SEEK_DATA", errno)),
         };
+        checksum.skip(start - end);
         end = seek(from, SeekFrom::Hole(start)).syscall("lseek", || "SEEK_HOLE".to_owned())?;
         let mut offset = start;
         while offset < end {
@@ -126,6 +134,7 @@ fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Sysca
             if rest.is_empty() {
                 return Err(SyscallError::new("pread64", "the file became shorter", Errno::IO));
             }
+            checksum.update(rest);
             while !rest.is_empty() {
                 let written = retry_on_intr(|| pwrite(to, rest, offset)).syscall("pwrite64", String::new)?;
                 rest = rest.get(written..).unwrap_or_default();
