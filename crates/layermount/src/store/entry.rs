@@ -18,7 +18,7 @@ use crate::unpack::{Listing, Unpacked};
 
 use super::StoreError;
 use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
-use super::root::{Part, StoreRoot, open_or_create};
+use super::root::{Part, StoreRoot, check_owner, open_or_create};
 use super::stage::Stage;
 
 /// The tree.
@@ -89,7 +89,10 @@ impl Shelf {
         let path = root.path_of(Part::Layers, name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
-            Ok(directory) => Ok(Some(Self { directory, path })),
+            Ok(directory) => {
+                check_owner(&directory, &path)?;
+                Ok(Some(Self { directory, path }))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
         }
@@ -99,6 +102,7 @@ impl Shelf {
         let layers = root.part_or_create(Part::Layers)?;
         let path = root.path_of(Part::Layers, name);
         let directory = open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
+        check_owner(&directory, &path)?;
         Ok(Self { directory, path })
     }
 
@@ -282,7 +286,8 @@ pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: 
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match open_file(directory, name) {
-        Err(Errno::INVAL | Errno::LOOP) => {}
+        // The latter two: symlinks and sockets.
+        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => {}
         file => _ = std::fs::File::from(file?).read_to_end(&mut bytes)?,
     }
     Ok(bytes)
