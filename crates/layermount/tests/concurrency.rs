@@ -15,7 +15,7 @@ use layermount::store::{LayerEvent, Progress, PruneOptions, RealizeOptions};
 use layermount::{
     Blobs, Content, Descriptor, ErrorKind, Image, ImageParts, Layer, OciLayouts, Platform, Source, Store,
 };
-use layermount_fixtures::{Layout, Recipe};
+use layermount_fixtures::{ArchiveFormat, Layout, Recipe, write_docker_archive};
 
 const PART: &str = "LAYERMOUNT_TEST_PART";
 const PLACE: &str = "LAYERMOUNT_TEST_PLACE";
@@ -409,6 +409,64 @@ fn making_anew_may_be_interrupted() {
         }
         assert!(interrupted > ROUNDS / 2, "{interrupted} of {ROUNDS} were interrupted within {whole:?}");
         mend(&before);
+        world.store().prune(&PruneOptions::default()).unwrap();
+        assert_eq!(world.stages(), 0);
+    });
+}
+
+/// An engine that streams an archive of a whole image.
+#[derive(Debug)]
+struct Engine(Vec<u8>);
+
+impl layermount::ImageArchive for Engine {
+    fn open(&self) -> layermount::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(std::io::Cursor::new(self.0.clone())))
+    }
+
+    fn describe(&self) -> String {
+        "a test engine".into()
+    }
+}
+
+/// Out of an archive, a layer that others take cannot be made alone.
+#[test]
+fn archives_that_share_an_open_layer_all_end() {
+    const IMAGES: usize = 12;
+    let play = |world: &World, part: &str| {
+        if part == "prune" {
+            return prune_until_killed(world);
+        }
+        let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
+        let recipe = format!(
+            "layer\ndir 0755 0:0 /etc\nfile 0644 0:0 /number \"{part}\"\nlayer\nfile 0644 0:0 /etc/open \"shared\"\n"
+        );
+        let built = Recipe::parse(&recipe.replace("0:0", &own)).unwrap().build().unwrap();
+        let mut archive = Vec::new();
+        write_docker_archive(&mut archive, ArchiveFormat::Classic, "image:latest", &built).unwrap();
+        let parts = ImageParts {
+            id: None,
+            manifest_digest: None,
+            names: Vec::new(),
+            platform: Platform::host(),
+            config: layermount::Config::parse(built.config).unwrap(),
+            descriptors: None,
+            content: Content::Archive(std::sync::Arc::new(Engine(archive))),
+        };
+        let image = Image::new(parts).unwrap();
+        wait_for_parent();
+        for _ in 0..10 {
+            let stack = world.store().realize(&image).unwrap();
+            assert_eq!(std::fs::read_to_string(stack.layers()[0].path().join("number")).unwrap(), part);
+            assert_eq!(std::fs::read_to_string(stack.layers()[1].path().join("etc/open")).unwrap(), "shared");
+        }
+    };
+    main_or(play, |world| {
+        let start = |part: &str| world.start("archives_that_share_an_open_layer_all_end", part);
+        let pruner = start("prune");
+        let mut users: Vec<_> = (0..IMAGES).map(|n| start(&n.to_string())).collect();
+        users.iter_mut().for_each(Process::go_on);
+        users.into_iter().for_each(Process::succeeds);
+        pruner.kill();
         world.store().prune(&PruneOptions::default()).unwrap();
         assert_eq!(world.stages(), 0);
     });

@@ -330,3 +330,61 @@ fn in_a_store_that_cannot_be_written_to_damage_is_reported_only() {
     assert_eq!(verified.unmarked, [layers[0].clone()]);
     assert_eq!(world.unpacked_by_realizing(), 0);
 }
+
+#[test]
+fn what_is_no_layer_and_no_record_harms_nobody() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    let world = World::new();
+    let store = world.store();
+    let shelf = world.layers()[0].parent().unwrap().to_owned();
+    store.record(&world.image()).unwrap();
+    let outside = world.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("kept"), "kept").unwrap();
+    let parts = ["stage", "locks", "images", "names"].map(|part| world.store_path().join(part));
+    for place in parts.iter().chain([&shelf]) {
+        fifo(&place.join("fifo"));
+        symlink(&outside, place.join("link")).unwrap();
+        symlink(outside.join("kept"), place.join("link-to-file")).unwrap();
+        symlink("/nowhere", place.join("dangling")).unwrap();
+        std::fs::create_dir_all(place.join("directory/fs")).unwrap();
+        std::fs::create_dir_all(place.join("links")).unwrap();
+        symlink(&outside, place.join("links/fs")).unwrap();
+        std::fs::write(place.join("file"), "{}").unwrap();
+        std::fs::write(place.join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+        std::os::unix::net::UnixListener::bind(place.join("socket")).unwrap();
+    }
+    assert_eq!(store.layers().unwrap().len(), 3);
+    assert_eq!((store.images().unwrap().len(), store.usage().unwrap().layers), (1, 3));
+    let damage = world.verify().damage;
+    assert_eq!((damage.len(), damage.iter().filter(|damage| damage.kind == DamageKind::Record).count()), (8, 8));
+    assert_eq!(world.unpacked_by_realizing(), 0);
+    let pruned = store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!((pruned.layers.len(), store.layers().unwrap().len()), (8, 3));
+    assert!(world.verify().damage.is_empty());
+    store.prune(&PruneOptions::default().all_images(true)).unwrap();
+    assert_eq!(std::fs::read_to_string(outside.join("kept")).unwrap(), "kept");
+    assert_eq!(world.unpacked_by_realizing(), 3);
+}
+
+#[test]
+fn parts_of_a_store_that_others_can_write_to_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let shelf = world.layers()[0].parent().unwrap().to_owned();
+    for place in [shelf, world.store_path().join("layers"), world.store_path().join("images")] {
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = world.store().prune(&PruneOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:#}");
+        assert!(error.to_string().contains(place.to_str().unwrap()), "{error}");
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&place, Some(54321), None).unwrap();
+            let error = world.store().prune(&PruneOptions::default()).unwrap_err();
+            assert!(error.to_string().contains("belongs to uid 54321"), "{error}");
+            std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+        }
+    }
+    world.store().prune(&PruneOptions::default()).unwrap();
+}

@@ -19,7 +19,7 @@ use crate::unpack::Unpacked;
 
 use super::StoreError;
 use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
-use super::root::{Part, StoreRoot, open_or_create};
+use super::root::{Part, StoreRoot, check_owner, open_or_create};
 use super::stage::Stage;
 
 /// The tree.
@@ -90,7 +90,10 @@ impl Shelf {
         let path = root.path_of(Part::Layers, name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
-            Ok(directory) => Ok(Some(Self { directory, path })),
+            Ok(directory) => {
+                check_owner(&directory, &path)?;
+                Ok(Some(Self { directory, path }))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
         }
@@ -100,6 +103,7 @@ impl Shelf {
         let layers = root.part_or_create(Part::Layers)?;
         let path = root.path_of(Part::Layers, name);
         let directory = open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
+        check_owner(&directory, &path)?;
         Ok(Self { directory, path })
     }
 
@@ -291,7 +295,8 @@ pub(crate) fn extend_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match open_file(directory, name) {
-        Err(Errno::INVAL | Errno::LOOP) => {}
+        // The latter two: symlinks and sockets.
+        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => {}
         file => _ = File::from(file?).read_to_end(&mut bytes)?,
     }
     Ok(bytes)

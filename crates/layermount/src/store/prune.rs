@@ -150,9 +150,8 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
     let Some(locks) = root.part(Part::Locks)? else { return Ok(()) };
     for name in names_in(&locks, &root.path_of(Part::Locks, ""))? {
         let path = root.path_of(Part::Locks, &name);
-        let Ok(file) = rustix::fs::openat(&locks, name.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
-            continue;
-        };
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&locks, name.as_str(), flags, Mode::empty()) else { continue };
         // Removed before the lock was had: the name may be another file's by now, which somebody holds.
         if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&file, &path)? {
             rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())

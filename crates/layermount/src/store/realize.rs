@@ -27,6 +27,9 @@ use super::stage::{Stage, sweep};
 /// The name of a layer's directory in the stage.
 const STAGED: &str = "layer";
 
+/// How often a layer may be taken away before this is an error.
+const ATTEMPTS: usize = 50;
+
 /// What a layer becomes in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -109,9 +112,10 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
     }
     let form = Form::of_this_process(&options.limits);
     let held = Held::default();
-    // What is made stays. Only open layers are taken, by others, for chains of theirs. Out of an archive, one attempt makes
-    // an open layer once, and the image may have it in as many places as it has layers.
-    for attempt in 0..3 + image.layers().len() {
+    // What is made stays. Only open layers are taken, by others, for chains of theirs, of which there are so many as images
+    // that are made right now. Out of an archive, one attempt makes an open layer once, and the image may have it in as many
+    // places as it has layers.
+    for attempt in 0..ATTEMPTS + image.layers().len() {
         match stored_stack(root, image, &form, &held)? {
             Some(stack) => return Ok(stack),
             None if attempt == 0 => _ = sweep(root)?,

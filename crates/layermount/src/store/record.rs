@@ -184,7 +184,8 @@ pub(super) fn remove_all(root: &StoreRoot) -> Result<usize> {
 fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
     let Some(directory) = root.part(part)? else { return Ok(()) };
     match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // A directory is no record, and nothing that keeps from forgetting one.
+        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
         Err(errno) => Err(SyscallError::new("unlinkat", root.path_of(part, name).display().to_string(), errno).into()),
     }
 }

@@ -70,7 +70,7 @@ impl StoreRoot {
     pub(crate) fn part(&self, part: Part) -> Result<Option<OwnedFd>> {
         let Some(root) = self.fd.get() else { return Ok(None) };
         match rustix::fs::openat(root, part.name(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => Ok(Some(fd)),
+            Ok(fd) => check_owner(&fd, &self.path.join(part.name())).map(|()| Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(SyscallError::new("openat", self.display(part), errno).into()),
         }
@@ -79,8 +79,9 @@ impl StoreRoot {
     /// A part of the store, made where it is missing.
     pub(crate) fn part_or_create(&self, part: Part) -> Result<OwnedFd> {
         let root = self.create()?;
-        open_or_create(root, part.name())
-            .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno).into())
+        let fd = open_or_create(root, part.name())
+            .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno))?;
+        check_owner(&fd, &self.path.join(part.name())).map(|()| fd)
     }
 
     /// The path of a part's entry, for messages and for display.
@@ -110,17 +111,9 @@ impl StoreRoot {
         self.fd.get().map(AsFd::as_fd).ok_or_else(|| self.failed("open", Errno::NOENT).into())
     }
 
-    /// Checks that nobody else could have put something into the store. An adopted fd never changes.
+    /// An adopted fd never changes.
     fn adopt(&self, fd: OwnedFd) -> Result<()> {
-        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("fstat", errno))?;
-        let user = rustix::process::geteuid().as_raw();
-        if stat.st_uid != user {
-            return Err(StoreError::ForeignOwner { path: self.path.clone(), owner: stat.st_uid, user }.into());
-        }
-        let mode = stat.st_mode & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(StoreError::WritableByOthers { path: self.path.clone(), mode }.into());
-        }
+        check_owner(&fd, &self.path)?;
         let _ = self.fd.set(fd);
         Ok(())
     }
@@ -128,6 +121,20 @@ impl StoreRoot {
     fn failed(&self, call: &'static str, errno: Errno) -> SyscallError {
         SyscallError::new(call, self.path.display().to_string(), errno)
     }
+}
+
+/// Checks that nobody else could have put something into a directory of the store.
+pub(super) fn check_owner(directory: &OwnedFd, path: &Path) -> Result<()> {
+    let stat = rustix::fs::fstat(directory).syscall("fstat", || path.display().to_string())?;
+    let user = rustix::process::geteuid().as_raw();
+    if stat.st_uid != user {
+        return Err(StoreError::ForeignOwner { path: path.to_owned(), owner: stat.st_uid, user }.into());
+    }
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(StoreError::WritableByOthers { path: path.to_owned(), mode }.into());
+    }
+    Ok(())
 }
 
 /// Opens a directory below `parent`, making it (0700) where it is missing.
