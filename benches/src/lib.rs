@@ -1,6 +1,6 @@
 //! What the benches share. `cargo bench -p layermount-benches` runs them all; `-- --test` runs each once.
 //!
-//! They measure stages of the library on generated input. Comparisons with other tools are made with whole commands.
+//! They measure stages of the library on generated input. Comparisons with other tools are made with whole commands, by `benches/compare`.
 
 use std::path::{Path, PathBuf};
 
