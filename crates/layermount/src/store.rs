@@ -8,6 +8,7 @@
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
 //!     listing                            path, size and checksum of every file, for `verify`
+//!     on-disk                            empty; there once the layer is known to have reached the disk
 //!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
@@ -28,11 +29,18 @@
 //!   files, so that a process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
 //!   waits may hold shared locks on finished layers: only `prune` wants those, and it never waits.
-//! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
-//!   record that cannot be read afterwards counts as absent, `verify` finds files that were cut short, and `prune` removes
-//!   what is damaged.
+//! - Safe against the death of any process at any moment: of what a call has made, nothing is lost, and of what it has not
+//!   finished, nothing is seen. This rests on `renameat2(2)` alone, and holds on every file system.
+//! - After a power cut, nothing damaged is used. With [`Durability::Process`], what was made may be lost: a layer from before
+//!   the cut that is not known to be on disk is compared with its listing at its next use, file by file (this once it takes as
+//!   long as reading the layer), and is absent if it was cut short; a record that cannot be read counts as absent. Pulling
+//!   again makes anew what is absent. With [`Durability::Power`], nothing is lost that a call has made. Both rest on a file
+//!   system that keeps the order of its own metadata and on `syncfs(2)`: [`Durability`]. An orderly shutdown loses nothing
+//!   with either, but cannot be told from a power cut afterwards.
+//! - Times play no part: clocks may jump.
 
 mod archive;
+mod durability;
 mod entry;
 mod lock;
 mod prune;
@@ -44,6 +52,7 @@ mod usage;
 mod verify;
 mod walk;
 
+pub use durability::Durability;
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
@@ -80,6 +89,8 @@ pub(crate) enum StoreError {
     LayerGone { diff_id: String, store: PathBuf },
     #[error("{file} in the store is malformed")]
     Malformed { file: String, source: serde_json::Error },
+    #[error("layer {layer} lost a part of its content when the machine went down, and cannot be removed")]
+    CutShort { layer: String, source: crate::Error },
     #[error("EROFS layers are not built into this version")]
     ErofsNotBuilt,
     #[error("the config says that a layer is {diff_id}, and uncompressed it is {found}")]
@@ -98,7 +109,7 @@ impl Fault for StoreError {
             Self::NoHome => ErrorKind::InvalidInput,
             Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
-            Self::Malformed { .. } => ErrorKind::StoreDamaged,
+            Self::Malformed { .. } | Self::CutShort { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
             Self::Unsettled => ErrorKind::Busy,
@@ -113,6 +124,7 @@ impl Fault for StoreError {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
             Self::LayerGone { .. } => "pull the image again",
+            Self::CutShort { .. } => "make the store writable, then pull the image again",
             Self::ErofsNotBuilt => "use --backing dir or --backing auto",
             Self::Malformed { .. } => "'layermount store prune' removes what is damaged; then pull the image again",
             Self::WrongDiffId { .. } => {
@@ -132,6 +144,15 @@ impl Store {
     /// A store that another user owns or can write to is refused: its layers could not be trusted.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { root: StoreRoot::open(path.into())? })
+    }
+
+    /// Says what layers and records survive that are made through this handle; [`Durability::Process`] by default.
+    ///
+    /// With [`Durability::Power`], realizing an image also brings those of its layers to the disk that were there already.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.root.set_durability(durability);
+        self
     }
 
     /// The store at [`Store::default_path`].

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::value::{absolute_path, network};
@@ -70,6 +71,10 @@ pub(crate) struct RunArgs {
     /// What layers become in the store: auto, dir or erofs
     #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
     pub(crate) backing: Backing,
+
+    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
+    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) durable: bool,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

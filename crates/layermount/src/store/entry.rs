@@ -15,6 +15,7 @@ use crate::stack::StackedLayer;
 use crate::unpack::{Listing, Unpacked};
 
 use super::StoreError;
+use super::durability::boot_id;
 use super::root::{Part, StoreRoot, open_or_create};
 use super::stage::{Stage, open_shared};
 
@@ -51,6 +52,9 @@ impl Key {
 pub(crate) struct Record {
     pub(crate) diff_id: DiffId,
     pub(crate) unpacked: Unpacked,
+    /// The boot in which it was written, if it was known.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
 }
 
 /// A layer in the store, kept from being pruned for as long as this lives.
@@ -151,6 +155,13 @@ impl Shelf {
     }
 }
 
+impl Record {
+    /// The record of a layer that is written now.
+    pub(crate) fn new(diff_id: DiffId, unpacked: Unpacked) -> Self {
+        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned) }
+    }
+}
+
 impl Entry {
     fn read(directory: OwnedFd, path: PathBuf) -> std::result::Result<Self, ReadError> {
         let file = || path.join(RECORD).display().to_string();
@@ -169,6 +180,12 @@ impl Entry {
             ReadError::Damaged(damage) => damage.into(),
             ReadError::Failed(error) => error.into(),
         })
+    }
+
+    /// Says of a staged entry that it was written in this boot, because something was added to it.
+    pub(crate) fn renew(&self) -> Result<()> {
+        let record = Record::new(self.record.diff_id.clone(), self.record.unpacked.clone());
+        if record.boot == self.record.boot { Ok(()) } else { write_layer_record(self.directory(), &record) }
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
@@ -205,12 +222,16 @@ enum ReadError {
 
 /// Writes what stands beside the tree of a layer that is being made.
 pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: &Listing) -> Result<()> {
-    let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { file: RECORD.into(), source })?;
-    write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?;
+    write_layer_record(directory, record)?;
     let mut lines = Vec::new();
     listing.write(&mut lines).syscall("write", || LISTING.into())?;
     write_file(directory, LISTING, &lines).syscall("write", || LISTING.into())?;
     Ok(())
+}
+
+fn write_layer_record(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { file: RECORD.into(), source })?;
+    Ok(write_file(directory, RECORD, &text).syscall("write", || RECORD.into())?)
 }
 
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
@@ -224,6 +245,9 @@ pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Resul
 /// Writes a file anew. Where readers may be about, write into a stage and publish.
 pub(crate) fn write_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
+    let mode = Mode::RUSR | Mode::WUSR;
+    let mut file = std::fs::File::from(rustix::fs::openat(directory, name, flags, mode)?);
+    // Past the umask.
+    rustix::fs::fchmod(&file, mode)?;
     file.write_all(bytes)
 }

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{SyscallContext, SyscallError};
 
-use super::root::{Part, StoreRoot};
+use super::root::{Part, StoreRoot, open_own};
 use super::stage::is_linked;
 
 /// The right to make what `key` stands for. Dropping it gives the right to the next in line.
@@ -24,8 +24,7 @@ impl KeyLock {
         let path = root.path_of(Part::Locks, key);
         let mut told = false;
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = rustix::fs::openat(&locks, key, flags, Mode::RUSR | Mode::WUSR)
+            let file = open_own(locks.as_fd(), key, OFlags::RDWR | OFlags::CREATE)
                 .syscall("openat", || format!("{}, O_CREAT", path.display()))?;
             if !try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
                 if !told {

@@ -20,7 +20,7 @@ use crate::mountinfo;
 use super::entry::{Key, Shelf, TREE, shelf_name};
 use super::lock::try_lock;
 use super::record;
-use super::root::{Part, StoreRoot, names_in};
+use super::root::{Part, StoreRoot, names_in, open_own};
 use super::stage::{Stage, is_linked, sweep};
 use super::usage::{ALL_SHELVES, part_bytes};
 
@@ -157,9 +157,7 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
     let Some(locks) = root.part(Part::Locks)? else { return Ok(()) };
     for name in names_in(&locks, &root.path_of(Part::Locks, ""))? {
         let path = root.path_of(Part::Locks, &name);
-        let Ok(file) = rustix::fs::openat(&locks, name.as_str(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
-            continue;
-        };
+        let Ok(file) = open_own(locks.as_fd(), &name, OFlags::RDWR) else { continue };
         // Removed before the lock was had: the name may be another file's by now, which somebody holds.
         if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&file, &path)? {
             rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())

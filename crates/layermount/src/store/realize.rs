@@ -16,6 +16,7 @@ use crate::userns::Caller;
 
 use super::StoreError;
 use super::archive;
+use super::durability::{self, Durability};
 use super::entry::{Entry, Key, Record, Shelf, TREE, shelf_name, write_record};
 use super::lock::KeyLock;
 use super::root::StoreRoot;
@@ -63,6 +64,8 @@ pub enum LayerEvent {
         /// Bytes of the blob in all.
         size: Option<u64>,
     },
+    /// It was written before the machine was last started, and is compared with what was unpacked.
+    Checking,
     /// It is in the store.
     Ready,
 }
@@ -100,7 +103,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
     // A layer may be pruned between being made and being opened; whoever keeps removing them deserves an error. Out of an
     // archive, one attempt makes an open layer once, and the image may have it in as many places as it has layers.
     for attempt in 0..3 + image.layers().len() {
-        match stored_stack(root, image, &form)? {
+        match stored_stack(root, image, &form, options)? {
             Some(stack) => return Ok(stack),
             None if attempt == 0 => _ = sweep(root)?,
             None => {}
@@ -108,7 +111,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
         let work = Work { root, image, options, form: &form, cancelled: AtomicBool::new(false) };
         work.make_missing()?;
     }
-    stored_stack(root, image, &form)?.ok_or_else(|| StoreError::Unsettled.into())
+    stored_stack(root, image, &form, options)?.ok_or_else(|| StoreError::Unsettled.into())
 }
 
 /// Layers that another engine keeps, where they lie.
@@ -121,16 +124,30 @@ fn located_stack(located: &Located) -> Result<LayerStack> {
 }
 
 /// The stack, if every layer is in the store; nothing is locked for longer than the look takes, but what was found stays.
-fn stored_stack(root: &StoreRoot, image: &Image, form: &Form) -> Result<Option<LayerStack>> {
+fn stored_stack(
+    root: &StoreRoot,
+    image: &Image,
+    form: &Form,
+    options: &RealizeOptions<'_>,
+) -> Result<Option<LayerStack>> {
     let Some(shelf) = Shelf::open(root, form.shelf)? else {
         return if image.layers().is_empty() { Ok(Some(empty_stack(form))) } else { Ok(None) };
     };
     let mut entries: Vec<Entry> = Vec::with_capacity(image.layers().len());
     for layer in image.layers() {
-        match shelf.mountable(layer)? {
-            Some(entry) => entries.push(entry),
-            None => return Ok(None),
+        let checking = &mut || options.tell(layer, LayerEvent::Checking);
+        // Also those above a missing one: it may be completed from them, or they from it.
+        if let Some(entry) = shelf.mountable(layer)?
+            && durability::is_whole(root, &shelf, &entry, checking)?
+        {
+            entries.push(entry);
         }
+    }
+    if entries.len() < image.layers().len() {
+        return Ok(None);
+    }
+    if root.durability() == Durability::Power {
+        durability::make_durable(root, &entries)?;
     }
     stack_of(&entries, form).map(Some)
 }
@@ -305,7 +322,8 @@ impl Work<'_> {
         let diff_id = decoder.finish()?.diff_id;
         if wanted(&diff_id) {
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
-            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked }, &listing)?;
+            write_record(directory.as_fd(), &Record::new(diff_id.clone(), unpacked), &listing)?;
+            durability::sync_unlisted(&directory, &listing)?;
             shelf.publish(stage, STAGED, &key)?;
         }
         Ok(diff_id)
@@ -348,11 +366,19 @@ impl Work<'_> {
                 return Ok(());
             }
             let staged = Entry::open_staged(stage, STAGED)?;
+            if !durability::is_whole_staged(&staged)? {
+                return Ok(());
+            }
             let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
             let lowers = below[base..].iter().map(Entry::tree).collect::<Result<Vec<_>>>()?;
             let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
             complete(staged.tree()?.as_fd(), &staged.record.unpacked.open, &lowers, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
+            staged.renew()?;
+            if !staged.record.unpacked.open.links.is_empty() {
+                // Copies of lower layers' files are in no listing.
+                durability::sync(staged.directory(), || staged.path().display().to_string())?;
+            }
             shelf.publish(stage, STAGED, &key)
         })?;
         shelf.entry(&key)

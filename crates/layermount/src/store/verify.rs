@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use flate2::Crc;
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::Result;
 use crate::unpack::{FileContent, Listing};
@@ -63,7 +64,7 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
             let Some(entry) = shelf.entry_named(&layer.name)? else { continue };
             progress(layer);
             let mut damage = Vec::new();
-            verify_layer(&entry, &mut verified, &mut damage)?;
+            verify_layer(&entry, &mut verified, &mut damage, &mut Vec::new())?;
             verified.layers += 1;
             let of_layer = |(path, what)| Damage { layer: layer.path.clone(), path, what };
             verified.damage.extend(damage.into_iter().map(of_layer));
@@ -72,10 +73,30 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
     Ok(verified)
 }
 
+/// Whether a layer is as it was unpacked, as far as its listing tells.
+///
+/// What an ordinary user has closed to itself (a file 0000, a directory 0300) cannot be read without changing it: such files
+/// are compared by size alone, and what is in such directories is not looked at.
+pub(super) fn is_whole(entry: &Entry) -> Result<bool> {
+    let (mut damage, mut closed) = (Vec::new(), Vec::new());
+    verify_layer(entry, &mut Verified::default(), &mut damage, &mut closed)?;
+    let is_closed = |path: &str| {
+        closed
+            .iter()
+            .any(|closed| path.strip_prefix(&**closed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    Ok(damage.iter().all(|(path, _)| !path.is_empty() && is_closed(path)))
+}
+
 /// A path and what is wrong with it.
 type Finding = (String, String);
 
-fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding>) -> Result<()> {
+fn verify_layer(
+    entry: &Entry,
+    verified: &mut Verified,
+    damage: &mut Vec<Finding>,
+    closed: &mut Vec<String>,
+) -> Result<()> {
     let listing = match read_file(entry.directory(), LISTING).map(String::from_utf8) {
         Ok(Ok(text)) => text.parse::<Listing>().map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),
@@ -90,7 +111,8 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
     };
     // What was copied from lower layers when this one was completed came after the listing.
     let may_have_others = !entry.record.unpacked.open.links.is_empty();
-    let mut comparison = Comparison { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage };
+    let mut comparison =
+        Comparison { listing: &listing, may_have_others, seen: HashSet::new(), verified, damage, closed };
     walk(entry.tree()?.as_fd(), &mut |found| {
         match found {
             Seen::Entry { directory, name, path, stat } => {
@@ -99,7 +121,11 @@ fn verify_layer(entry: &Entry, verified: &mut Verified, damage: &mut Vec<Finding
                 }
             }
             Seen::Unreadable { path, errno } => {
-                comparison.damage.push((Listing::escape(path), format!("cannot be read: {errno}")));
+                let path = Listing::escape(path);
+                if errno == Errno::ACCESS {
+                    comparison.closed.push(path.clone());
+                }
+                comparison.damage.push((path, format!("cannot be read: {errno}")));
             }
         }
         Ok(())
@@ -116,6 +142,8 @@ struct Comparison<'a> {
     seen: HashSet<String>,
     verified: &'a mut Verified,
     damage: &'a mut Vec<Finding>,
+    /// Paths that this user may not read.
+    closed: &'a mut Vec<String>,
 }
 
 impl Comparison<'_> {
@@ -135,7 +163,12 @@ impl Comparison<'_> {
             FileContent { checksum: Some(expected), .. } => match checksum(directory, name) {
                 Ok(found) if found == *expected => None,
                 Ok(found) => Some(format!("has the checksum {found:08x} instead of {expected:08x}")),
-                Err(error) => Some(format!("cannot be read: {error}")),
+                Err(error) => {
+                    if error.kind() == std::io::ErrorKind::PermissionDenied {
+                        self.closed.push(path.clone());
+                    }
+                    Some(format!("cannot be read: {error}"))
+                }
             },
         };
         self.verified.files += 1;
