@@ -20,6 +20,7 @@ const RECIPE: &str = r#"
     layer
     dir  0755 0:0 /etc
     hardlink /etc/link -> /etc/motd
+    file 0644 0:0 /etc/top "the third layer\n"
 "#;
 
 struct World {
@@ -119,6 +120,17 @@ fn a_layer_that_was_cut_short_is_made_anew() {
         assert_eq!(world.realize(), (0, 0), "cut {number}");
         assert!(world.store().verify(&mut |_| ()).unwrap().damage.is_empty(), "cut {number}");
     }
+}
+
+#[test]
+fn a_layer_with_copies_that_lost_its_listing_is_made_anew() {
+    let world = World::new();
+    world.realize();
+    let top = world.layers().pop().unwrap();
+    age(&top);
+    std::fs::write(top.join("listing"), "").unwrap();
+    assert_eq!(world.store().verify(&mut |_| ()).unwrap().damage.len(), 1);
+    assert_eq!(world.realize().1, 1);
 }
 
 #[test]

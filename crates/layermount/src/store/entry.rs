@@ -55,6 +55,9 @@ pub(crate) struct Record {
     /// The boot in which it was written, if it was known.
     #[serde(default)]
     pub(crate) boot: Option<String>,
+    /// CRC-32 of the listing, which may have lost content itself; nothing is known of it in records without.
+    #[serde(default)]
+    pub(crate) listing_checksum: Option<u32>,
 }
 
 /// A layer in the store, kept from being pruned for as long as this lives.
@@ -158,7 +161,7 @@ impl Shelf {
 impl Record {
     /// The record of a layer that is written now.
     pub(crate) fn new(diff_id: DiffId, unpacked: Unpacked) -> Self {
-        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned) }
+        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned), listing_checksum: None }
     }
 }
 
@@ -184,8 +187,11 @@ impl Entry {
 
     /// Says of a staged entry that it was written in this boot, because something was added to it.
     pub(crate) fn renew(&self) -> Result<()> {
-        let record = Record::new(self.record.diff_id.clone(), self.record.unpacked.clone());
-        if record.boot == self.record.boot { Ok(()) } else { write_layer_record(self.directory(), &record) }
+        let boot = boot_id().map(str::to_owned);
+        if boot == self.record.boot {
+            return Ok(());
+        }
+        write_layer_record(self.directory(), &Record { boot, ..self.record.clone() })
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
@@ -221,12 +227,19 @@ enum ReadError {
 }
 
 /// Writes what stands beside the tree of a layer that is being made.
-pub(crate) fn write_record(directory: BorrowedFd<'_>, record: &Record, listing: &Listing) -> Result<()> {
-    write_layer_record(directory, record)?;
+pub(crate) fn write_record(directory: BorrowedFd<'_>, mut record: Record, listing: &Listing) -> Result<()> {
     let mut lines = Vec::new();
     listing.write(&mut lines).syscall("write", || LISTING.into())?;
     write_file(directory, LISTING, &lines).syscall("write", || LISTING.into())?;
-    Ok(())
+    record.listing_checksum = Some(checksum(&lines));
+    write_layer_record(directory, &record)
+}
+
+/// CRC-32, as in listings.
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
 }
 
 fn write_layer_record(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {

@@ -322,7 +322,7 @@ impl Work<'_> {
         let diff_id = decoder.finish()?.diff_id;
         if wanted(&diff_id) {
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
-            write_record(directory.as_fd(), &Record::new(diff_id.clone(), unpacked), &listing)?;
+            write_record(directory.as_fd(), Record::new(diff_id.clone(), unpacked), &listing)?;
             durability::sync_unlisted(&directory, &listing)?;
             shelf.publish(stage, STAGED, &key)?;
         }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::Result;
 use crate::unpack::{FileContent, Listing};
 
-use super::entry::{Entry, LISTING, Shelf, read_file, shelf_name};
+use super::entry::{self, Entry, LISTING, Shelf, read_file, shelf_name};
 use super::root::{StoreRoot, names_in};
 use super::usage::{ALL_SHELVES, StoredLayer, layers};
 use super::walk::{Seen, walk};
@@ -98,6 +98,9 @@ fn verify_layer(
     closed: &mut Vec<String>,
 ) -> Result<()> {
     let listing = match read_file(entry.directory(), LISTING).map(String::from_utf8) {
+        Ok(Ok(text)) if entry.record.listing_checksum.is_some_and(|sum| sum != entry::checksum(text.as_bytes())) => {
+            Err("it is not what was written".to_owned())
+        }
         Ok(Ok(text)) => text.parse::<Listing>().map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
