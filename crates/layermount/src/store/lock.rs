@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{SyscallContext, SyscallError};
 
@@ -43,17 +43,14 @@ impl KeyLock {
 
 /// Takes a lock, waiting for as long as it takes.
 pub(crate) fn lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<(), SyscallError> {
-    loop {
-        match rustix::fs::flock(&file, operation) {
-            Err(Errno::INTR) => {}
-            result => return result.syscall("flock", || format!("{}, {operation:?}", path.display())),
-        }
-    }
+    retry_on_intr(|| rustix::fs::flock(&file, operation))
+        .syscall("flock", || format!("{}, {operation:?}", path.display()))
 }
 
 /// Takes a lock if nobody is in the way; `operation` must be one of the non-blocking ones.
 pub(crate) fn try_lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<bool, SyscallError> {
-    match rustix::fs::flock(file, operation) {
+    // File systems of other machines may answer EINTR even then.
+    match retry_on_intr(|| rustix::fs::flock(&file, operation)) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(SyscallError::new("flock", format!("{}, {operation:?}", path.display()), errno)),
