@@ -28,6 +28,10 @@ impl SyscallError {
         self
     }
 
+    pub(crate) fn call(&self) -> &'static str {
+        self.call
+    }
+
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
@@ -55,6 +59,28 @@ impl Fault for SyscallError {
             Errno::NOSYS | Errno::OPNOTSUPP => ErrorKind::Unsupported,
             _ => ErrorKind::Os,
         }
+    }
+
+    fn hint(&self) -> Option<String> {
+        // Of calls that make mounts, ENOSPC says something else: too many of them.
+        const MAKE_FILES: [&str; 14] = [
+            "mkdir",
+            "mkdirat",
+            "openat",
+            "write",
+            "pwrite",
+            "ftruncate",
+            "linkat",
+            "symlinkat",
+            "mknodat",
+            "renameat2",
+            "renameat",
+            "syncfs",
+            "setxattr",
+            "fsetxattr",
+        ];
+        let full = self.kind() == ErrorKind::StorageFull && MAKE_FILES.contains(&self.call);
+        full.then(|| "make room in the store's file system ('layermount store prune'), or use another store".into())
     }
 }
 

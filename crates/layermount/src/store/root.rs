@@ -146,9 +146,19 @@ pub(crate) fn open_or_create(parent: BorrowedFd<'_>, name: &str) -> rustix::io::
         Err(Errno::NOENT) => {}
         opened => return opened,
     }
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+    match make_own(parent, name) {
         Ok(()) | Err(Errno::EXIST) => open_own(parent, name, DIRECTORY),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Makes a directory (0700), whatever the umask.
+pub(crate) fn make_own(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+    match open_to_owner(parent, Path::new(name)) {
+        // Swept, before it could be locked.
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
 use super::lock::{lock, try_lock};
-use super::root::{Part, StoreRoot, names_in, open_own};
+use super::root::{Part, StoreRoot, make_own, names_in, open_own};
 
 /// A fresh directory that nobody else touches: its maker holds a lock on it, and what is not locked is swept.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Stage {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{count}", rustix::process::getpid().as_raw_pid());
             let path = root.path_of(Part::Stage, &name);
-            match rustix::fs::mkdirat(&parent, name.as_str(), Mode::RWXU) {
+            match make_own(parent.as_fd(), &name) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(SyscallError::new("mkdirat", path.display().to_string(), errno).into()),
