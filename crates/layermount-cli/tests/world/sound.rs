@@ -66,7 +66,10 @@ pub(crate) fn assert_recovers(whole: &Path, store: &Path, reference: &str, at: &
     assert!(verified.status.success(), "{at}: {}{}", String::from_utf8_lossy(&verified.stdout), text(&verified));
     let again = command(&["pull", reference]);
     assert!(again.status.success(), "{at}: pulling again: {}", text(&again));
-    assert_eq!(layers(store), layers(whole), "{at}");
+    // A failed question about privileges is taken for a no, and then a layer may be there in the other form, too.
+    let mut there = layers(store);
+    there.retain(|layer| layers(whole).iter().any(|of_whole| of_whole.parent() == layer.parent()));
+    assert_eq!(there, layers(whole), "{at}");
     for layer in layers(whole) {
         let tree = |store: &Path| store.join("layers").join(&layer).join("fs");
         // The root's attributes are in the record, and whiteouts have none.
