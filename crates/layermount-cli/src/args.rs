@@ -11,6 +11,7 @@ pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -49,7 +50,7 @@ Exit status: 0 on success, 1 on failure, 2 when the command line is wrong. `run`
 program's own status; 128+N when signal N ended it; 125 when layermount failed (also for a wrong command line), \
 126 when the program could not be executed, 127 when it was not found.
 
-Environment: LAYERMOUNT_STORE (as --store), DOCKER_HOST (as --host).
+Environment: LAYERMOUNT_STORE (as --store), LAYERMOUNT_DURABLE (as --durable), DOCKER_HOST (as --host).
 
 Examples:
   layermount run ubuntu -- cat /etc/os-release
@@ -170,6 +171,10 @@ pub(crate) struct MountArgs {
     #[command(flatten)]
     pub(crate) making: Making,
 
+    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
+    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) durable: bool,
+
     /// The image
     pub(crate) image: String,
 
@@ -190,6 +195,10 @@ pub(crate) struct PullArgs {
 
     #[command(flatten)]
     pub(crate) making: Making,
+
+    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
+    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) durable: bool,
 
     /// The image
     pub(crate) image: String,

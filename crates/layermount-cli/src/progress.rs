@@ -79,6 +79,11 @@ impl Progress for Bars {
                     bar.set_message("another process is making this layer");
                 }
             }
+            LayerEvent::Checking => {
+                if let Some(bar) = self.bar(state, layer) {
+                    bar.set_message("comparing with what was unpacked before the machine was restarted");
+                }
+            }
             LayerEvent::Unpacking { read, size } => {
                 state.read = Some(read);
                 if let Some(bar) = self.bar(state, layer) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use layermount::store::{self, RealizeOptions};
+use layermount::store::{self, Durability, RealizeOptions};
 use layermount::{
     Content, Docker, ErrorKind, Image, LayerStack, Limits, Located, OciLayouts, Platform, Reference, RootfsDirectories,
     Sources, Store, StoredImages,
@@ -38,6 +38,14 @@ impl Session {
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store })
+    }
+
+    /// Whether what is made from now on has to survive a power cut.
+    pub(crate) fn durable(mut self, durable: bool) -> Self {
+        if durable {
+            self.store = self.store.durability(Durability::Power);
+        }
+        self
     }
 
     /// Finds the image that somebody typed.

@@ -8,7 +8,8 @@
 //!     fs/                                the tree, in overlayfs form
 //!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
 //!     listing                            path, size and checksum of every file, for `verify`
-//!     damaged                            there if `verify` found it changed: as good as absent, and made anew when needed
+//!     damaged                            there if it was found changed: as good as absent, and made anew when needed
+//!     on-disk                            empty; there once the layer is known to have reached the disk
 //!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
@@ -30,11 +31,18 @@
 //!   process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
 //!   waits may hold shared locks on finished layers: who wants the exclusive ones never waits for them.
-//! - Safe against the death of any process at any moment. Not against power loss: data may still be in the page cache. A
-//!   record that cannot be read afterwards counts as absent, as does a layer in which `verify` found files that were cut
-//!   short; `realize` makes both anew, and `prune` removes them.
+//! - Safe against the death of any process at any moment: of what a call has made, nothing is lost, and of what it has not
+//!   finished, nothing is seen. This rests on `renameat2(2)` alone, and holds on every file system.
+//! - After a power cut, nothing damaged is used. With [`Durability::Process`], what was made may be lost: a layer from before
+//!   the cut that is not known to be on disk is compared with its listing at its next use, file by file (this once it takes as
+//!   long as reading the layer), and is marked damaged if it was cut short; a record that cannot be read counts as absent.
+//!   Pulling again makes anew what is damaged or absent. With [`Durability::Power`], nothing is lost that a call has made. Both
+//!   rest on a file system that keeps the order of its own metadata and on `syncfs(2)`: [`Durability`]. An orderly shutdown
+//!   loses nothing with either, but cannot be told from a power cut afterwards.
+//! - Times play no part: clocks may jump.
 
 mod archive;
+mod durability;
 mod entry;
 mod held;
 mod in_use;
@@ -48,6 +56,7 @@ mod usage;
 mod verify;
 mod walk;
 
+pub use durability::Durability;
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
@@ -150,6 +159,15 @@ impl Store {
     /// A store that another user owns or can write to is refused: its layers could not be trusted.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { root: StoreRoot::open(path.into())? })
+    }
+
+    /// Says what layers and records survive that are made through this handle; [`Durability::Process`] by default.
+    ///
+    /// With [`Durability::Power`], realizing an image also brings those of its layers to the disk that were there already.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.root.set_durability(durability);
+        self
     }
 
     /// The store at [`Store::default_path`].

@@ -32,6 +32,7 @@ use std::ffi::CString;
 use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
@@ -232,8 +233,9 @@ impl Fault for UnpackError {
             Self::Owner { .. } => Some(
                 "map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into(),
             ),
-            Self::Entry { source, .. } if source.kind() == ErrorKind::StorageFull => {
-                Some("make room in the store's file system ('layermount store prune'), or use another store".into())
+            // ovl_mknod() in fs/overlayfs/dir.c; devices that may not be made are left out.
+            Self::Entry { source, .. } if source.call() == "mknodat" && source.errno() == Errno::PERM => {
+                Some("overlayfs cannot hold the whiteouts of layers: put the store on another file system".into())
             }
             Self::Entry { source, .. } | Self::Directory(source) => source.hint(),
             Self::DanglingLink { .. } => None,

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
 mod busybox;
+pub(crate) mod sound;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +20,11 @@ impl World {
     pub(crate) fn new() -> Self {
         // Not /tmp where that may be a tmpfs: layers are large.
         Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in("/var/tmp").unwrap() }
+    }
+
+    /// For what is made and removed many times, and needs no disk.
+    pub(crate) fn in_memory() -> Self {
+        Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in("/dev/shm").unwrap() }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -28,6 +28,10 @@ impl SyscallError {
         self
     }
 
+    pub(crate) fn call(&self) -> &'static str {
+        self.call
+    }
+
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
@@ -58,9 +62,29 @@ impl Fault for SyscallError {
     }
 
     fn hint(&self) -> Option<String> {
+        // Of calls that make mounts, ENOSPC says something else: too many of them.
+        const MAKE_FILES: [&str; 14] = [
+            "mkdir",
+            "mkdirat",
+            "openat",
+            "write",
+            "pwrite",
+            "ftruncate",
+            "linkat",
+            "symlinkat",
+            "mknodat",
+            "renameat2",
+            "renameat",
+            "syncfs",
+            "setxattr",
+            "fsetxattr",
+        ];
         match self.errno {
             Errno::MFILE => Some("every layer takes an open file: raise the limit of open files (ulimit -n)".into()),
             Errno::NFILE => Some("the machine's limit of open files is reached (sysctl fs.file-max)".into()),
+            _ if self.kind() == ErrorKind::StorageFull && MAKE_FILES.contains(&self.call) => {
+                Some("make room in the store's file system ('layermount store prune'), or use another store".into())
+            }
             _ => None,
         }
     }

@@ -15,9 +15,10 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::mountinfo;
 use crate::stack::StackedLayer;
-use crate::unpack::Unpacked;
+use crate::unpack::{Unpacked, checksum};
 
 use super::StoreError;
+use super::durability::boot_id;
 use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
 use super::root::{Part, StoreRoot, check_owner, open_or_create};
 use super::stage::Stage;
@@ -57,6 +58,12 @@ impl Key {
 pub(crate) struct Record {
     pub(crate) diff_id: DiffId,
     pub(crate) unpacked: Unpacked,
+    /// The boot in which it was written, if it was known.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
+    /// CRC-32 of the listing, which may have lost content itself; nothing is known of it in records without.
+    #[serde(default)]
+    pub(crate) listing_checksum: Option<u32>,
 }
 
 /// A layer in the store, kept from being pruned for as long as this lives.
@@ -205,6 +212,13 @@ pub(super) fn open_tree(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd
     rustix::fs::openat(directory, TREE, flags, Mode::empty())
 }
 
+impl Record {
+    /// The record of a layer that is written now.
+    pub(crate) fn new(diff_id: DiffId, unpacked: Unpacked, listing_checksum: u32) -> Self {
+        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned), listing_checksum: Some(listing_checksum) }
+    }
+}
+
 impl Entry {
     /// Reads what lies beside the tree, and locks the tree.
     fn read(directory: BorrowedFd<'_>, path: &Path) -> std::result::Result<Self, ReadError> {
@@ -291,6 +305,16 @@ pub(crate) fn extend_listing(directory: BorrowedFd<'_>) -> Result<BufWriter<File
     Ok(BufWriter::new(file.into()))
 }
 
+/// The CRC-32 of the file of checksums.
+pub(crate) fn listing_checksum(directory: BorrowedFd<'_>) -> Result<u32, SyscallError> {
+    let checksum = || {
+        let file = open_file(directory, LISTING)?;
+        let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+        checksum::of_file(file.as_fd(), size, &mut vec![0; 64 << 10])
+    };
+    checksum().syscall("read", || LISTING.into())
+}
+
 /// Reads a file whole; whatever else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -319,5 +343,9 @@ pub(crate) fn write_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) ->
 
 fn create_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = rustix::fs::openat(directory, name, flags, mode)?;
+    // Past the umask.
+    rustix::fs::fchmod(&file, mode)?;
+    Ok(file.into())
 }

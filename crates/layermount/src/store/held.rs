@@ -10,41 +10,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::Result;
 use crate::image::Layer;
 
+use super::durability;
 use super::entry::{Entry, Key, Shelf};
+use super::realize::{LayerEvent, RealizeOptions};
 
 /// Layers that are kept from being removed for as long as this lives.
-#[derive(Debug, Default)]
-pub(super) struct Held {
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    options: &'a RealizeOptions<'a>,
     /// By file name.
     entries: Mutex<HashMap<String, Arc<Entry>>>,
 }
 
-impl Held {
+impl<'a> Held<'a> {
+    pub(super) fn new(options: &'a RealizeOptions<'a>) -> Self {
+        Self { options, entries: Mutex::default() }
+    }
+
     /// The mountable entry for a layer of an image, if it is there.
     pub(super) fn mountable(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
-        match self.complete(shelf, &Key::Diff(layer.diff_id.clone()))? {
-            None => self.complete(shelf, &Key::Chain(layer.chain_id.clone())),
+        match self.look(shelf, layer, &Key::Diff(layer.diff_id.clone()))? {
+            None => self.complete(shelf, layer),
             found => Ok(found),
         }
     }
 
-    /// An entry of a layer that only removal takes away, which holding it prevents.
-    pub(super) fn complete(&self, shelf: &Shelf, key: &Key) -> Result<Option<Arc<Entry>>> {
-        if let Some(entry) = self.entries().get(&key.file_name()) {
-            return Ok(Some(Arc::clone(entry)));
-        }
-        self.look(shelf, key)
+    /// The layer as it was completed for its place in the image.
+    pub(super) fn complete(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
+        self.look(shelf, layer, &Key::Chain(layer.chain_id.clone()))
     }
 
     /// The layer as it waits to be completed, if it is there. Others may take it for a chain of theirs all the same: whoever
     /// relies on it needs the layer's lock too.
     pub(super) fn open(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
-        self.look(shelf, &Key::Open(layer.diff_id.clone()))
+        let key = Key::Open(layer.diff_id.clone());
+        self.entries().remove(&key.file_name());
+        self.look(shelf, layer, &key)
     }
 
     /// Keeps what was published just now.
     pub(super) fn keep(&self, shelf: &Shelf, key: &Key) -> Result<()> {
-        self.look(shelf, key).map(drop)
+        let entry = shelf.entry(key)?.map(Arc::new);
+        self.entries().extend(entry.map(|entry| (key.file_name(), entry)));
+        Ok(())
     }
 
     /// The layer was completed, and there is no open one any more.
@@ -52,8 +60,16 @@ impl Held {
         self.entries().remove(&Key::Open(layer.diff_id.clone()).file_name());
     }
 
-    fn look(&self, shelf: &Shelf, key: &Key) -> Result<Option<Arc<Entry>>> {
-        let Some(entry) = shelf.entry(key)?.map(Arc::new) else { return Ok(None) };
+    /// Only removal takes an entry away, which holding it prevents: what was found once is there.
+    fn look(&self, shelf: &Shelf, layer: &Layer, key: &Key) -> Result<Option<Arc<Entry>>> {
+        if let Some(entry) = self.entries().get(&key.file_name()) {
+            return Ok(Some(Arc::clone(entry)));
+        }
+        let Some(entry) = shelf.entry(key)? else { return Ok(None) };
+        if !durability::is_whole(&entry, &mut || self.options.tell(layer, LayerEvent::Checking))? {
+            return Ok(None);
+        }
+        let entry = Arc::new(entry);
         self.entries().insert(key.file_name(), Arc::clone(&entry));
         Ok(Some(entry))
     }

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{SyscallContext, SyscallError};
 
-use super::root::{Part, StoreRoot};
+use super::root::{Part, StoreRoot, open_own};
 use super::stage::is_linked;
 
 /// The right to make what `key` stands for. Dropping it gives the right to the next in line.
@@ -24,8 +24,7 @@ impl KeyLock {
         let path = root.path_of(Part::Locks, key);
         let mut told = false;
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = rustix::fs::openat(&locks, key, flags, Mode::RUSR | Mode::WUSR)
+            let file = open_own(locks.as_fd(), key, OFlags::RDWR | OFlags::CREATE)
                 .syscall("openat", || format!("{}, O_CREAT", path.display()))?;
             if !try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
                 if !told {
@@ -44,17 +43,14 @@ impl KeyLock {
 
 /// Takes a lock, waiting for as long as it takes.
 pub(crate) fn lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<(), SyscallError> {
-    loop {
-        match rustix::fs::flock(&file, operation) {
-            Err(Errno::INTR) => {}
-            result => return result.syscall("flock", || format!("{}, {operation:?}", path.display())),
-        }
-    }
+    retry_on_intr(|| rustix::fs::flock(&file, operation))
+        .syscall("flock", || format!("{}, {operation:?}", path.display()))
 }
 
 /// Takes a lock if nobody is in the way; `operation` must be one of the non-blocking ones.
 pub(crate) fn try_lock(file: impl AsFd, path: &Path, operation: FlockOperation) -> Result<bool, SyscallError> {
-    match rustix::fs::flock(file, operation) {
+    // File systems of other machines may answer EINTR even then.
+    match retry_on_intr(|| rustix::fs::flock(&file, operation)) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(SyscallError::new("flock", format!("{}, {operation:?}", path.display()), errno)),

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, OFlags};
 
 use crate::error::{Error, Result, SyscallContext};
 use crate::mountinfo;
@@ -16,7 +16,7 @@ use super::entry::{Key, Shelf, shelf_name};
 use super::in_use::{Claim, Claimed, claim, is_mounted};
 use super::lock::try_lock;
 use super::record;
-use super::root::{Part, StoreRoot, names_in};
+use super::root::{Part, StoreRoot, names_in, open_own};
 use super::stage::{Stage, is_linked, sweep};
 use super::usage::{ALL_SHELVES, part_bytes};
 
@@ -150,8 +150,7 @@ fn prune_locks(root: &StoreRoot) -> Result<()> {
     let Some(locks) = root.part(Part::Locks)? else { return Ok(()) };
     for name in names_in(&locks, &root.path_of(Part::Locks, ""))? {
         let path = root.path_of(Part::Locks, &name);
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(&locks, name.as_str(), flags, Mode::empty()) else { continue };
+        let Ok(file) = open_own(locks.as_fd(), &name, OFlags::RDWR | OFlags::NONBLOCK) else { continue };
         // Removed before the lock was had: the name may be another file's by now, which somebody holds.
         if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&file, &path)? {
             rustix::fs::unlinkat(&locks, name.as_str(), AtFlags::empty())

@@ -17,7 +17,10 @@ use crate::userns::Caller;
 
 use super::StoreError;
 use super::archive;
-use super::entry::{Entry, Key, Record, Shelf, TREE, create_listing, extend_listing, shelf_name, write_record};
+use super::durability::{self, Durability};
+use super::entry::{
+    Entry, Key, Record, Shelf, TREE, create_listing, extend_listing, listing_checksum, shelf_name, write_record,
+};
 use super::held::Held;
 use super::in_use::lock_tree;
 use super::lock::KeyLock;
@@ -70,6 +73,8 @@ pub enum LayerEvent {
         /// Bytes of the blob in all.
         size: Option<u64>,
     },
+    /// It was written before the machine was last started, and is compared with what was unpacked.
+    Checking,
     /// It is in the store.
     Ready,
 }
@@ -111,7 +116,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
         return located_stack(located);
     }
     let form = Form::of_this_process(&options.limits);
-    let held = Held::default();
+    let held = Held::new(options);
     // What is made stays. Only open layers are taken, by others, for chains of theirs, of which there are so many as images
     // that are made right now. Out of an archive, one attempt makes an open layer once, and the image may have it in as many
     // places as it has layers.
@@ -145,7 +150,7 @@ fn located_stack(located: &Located) -> Result<LayerStack> {
 }
 
 /// The stack, if every layer is in the store.
-fn stored_stack(root: &StoreRoot, image: &Image, form: &Form, held: &Held) -> Result<Option<LayerStack>> {
+fn stored_stack(root: &StoreRoot, image: &Image, form: &Form, held: &Held<'_>) -> Result<Option<LayerStack>> {
     let Some(shelf) = Shelf::open(root, form.shelf)? else {
         return if image.layers().is_empty() { Ok(Some(empty_stack(form))) } else { Ok(None) };
     };
@@ -155,6 +160,9 @@ fn stored_stack(root: &StoreRoot, image: &Image, form: &Form, held: &Held) -> Re
             Some(entry) => entries.push(entry),
             None => return Ok(None),
         }
+    }
+    if root.durability() == Durability::Power {
+        durability::make_durable(root, &entries)?;
     }
     Ok(Some(stack_of(&entries, form)))
 }
@@ -208,7 +216,7 @@ pub(super) struct Work<'a> {
     pub(super) image: &'a Image,
     pub(super) options: &'a RealizeOptions<'a>,
     pub(super) form: &'a Form,
-    held: &'a Held,
+    held: &'a Held<'a>,
     /// Bytes of archives so far.
     unpacked: AtomicU64,
     cancelled: AtomicBool,
@@ -340,7 +348,10 @@ impl Work<'_> {
             // Before anybody sees it, so that nobody removes it before it is held.
             lock_tree(&tree, &stage.path().join(STAGED).join(TREE))?;
             let key = if unpacked.open.is_empty() { Key::Diff(diff_id.clone()) } else { Key::Open(diff_id.clone()) };
-            write_record(directory.as_fd(), &Record { diff_id: diff_id.clone(), unpacked })?;
+            write_record(
+                directory.as_fd(),
+                &Record::new(diff_id.clone(), unpacked, listing_checksum(directory.as_fd())?),
+            )?;
             shelf.publish(stage, STAGED, &key)?;
             self.held.keep(shelf, &key)?;
         }
@@ -376,7 +387,7 @@ impl Work<'_> {
         // The same lock as for making it: while it is in the stage it is neither open nor complete, and nobody else should
         // take that for missing.
         let _lock = self.lock(layer)?;
-        if let Some(entry) = self.held.complete(shelf, &key)? {
+        if let Some(entry) = self.held.complete(shelf, layer)? {
             return Ok(Some(entry));
         }
         let mut open = self.held.open(shelf, layer)?;
@@ -393,13 +404,16 @@ impl Work<'_> {
             }
             let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
             let lowers: Vec<_> = below[base..].iter().map(|entry| entry.tree()).collect();
-            let mut listing = extend_listing(stage.make_directory(STAGED)?.as_fd())?;
+            let directory = stage.make_directory(STAGED)?;
+            let mut listing = extend_listing(directory.as_fd())?;
             complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
+            let Record { diff_id, unpacked, .. } = open.record.clone();
+            write_record(directory.as_fd(), &Record::new(diff_id, unpacked, listing_checksum(directory.as_fd())?))?;
             shelf.publish(stage, STAGED, &key)
         })?;
         self.held.release_open(layer);
-        self.held.complete(shelf, &key)
+        self.held.complete(shelf, layer)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::image::{Config, Content, Descriptor, Image, ImageParts, Platform};
 
 use super::StoreError;
+use super::durability::Durability;
 use super::entry::{read_file, write_file};
 use super::root::{Part, StoreRoot, names_in};
 use super::stage::{self, Stage};
@@ -94,7 +95,15 @@ fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) 
     let directory = root.part_or_create(part)?;
     Stage::with(root, |stage| {
         write_file(stage.directory(), name, &text).syscall("write", display)?;
+        if root.durability() == Durability::Power {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(stage.directory(), name, flags, Mode::empty()).syscall("openat", display)?;
+            rustix::fs::fdatasync(&file).syscall("fdatasync", display)?;
+        }
         rustix::fs::renameat(stage.directory(), name, &directory, name).syscall("renameat", display)?;
+        if root.durability() == Durability::Power {
+            rustix::fs::fsync(&directory).syscall("fsync", display)?;
+        }
         Ok(())
     })
 }

@@ -1,15 +1,16 @@
 //! The store's directory and its parts, as file descriptors.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
 
 use super::StoreError;
+use super::durability::Durability;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -42,13 +43,14 @@ impl Part {
 pub(crate) struct StoreRoot {
     path: PathBuf,
     fd: OnceLock<OwnedFd>,
+    durability: Durability,
 }
 
 impl StoreRoot {
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         // Names that are shown and locked should not depend on where the caller happens to be.
         let path = std::path::absolute(&path).syscall("getcwd", String::new)?;
-        let root = Self { path, fd: OnceLock::new() };
+        let root = Self { path, fd: OnceLock::new(), durability: Durability::default() };
         match rustix::fs::open(&root.path, DIRECTORY, Mode::empty()) {
             Ok(fd) => root.adopt(fd)?,
             Err(Errno::NOENT) => {}
@@ -59,6 +61,14 @@ impl StoreRoot {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    pub(crate) fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
     }
 
     /// Whether the store's directory exists.
@@ -139,20 +149,63 @@ pub(super) fn check_owner(directory: &OwnedFd, path: &Path) -> Result<()> {
 
 /// Opens a directory below `parent`, making it (0700) where it is missing.
 pub(crate) fn open_or_create(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    let open = || rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
-    match open() {
+    match open_own(parent, name, DIRECTORY) {
         Err(Errno::NOENT) => {}
         opened => return opened,
     }
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => open(),
+    match make_own(parent, name) {
+        Ok(()) | Err(Errno::EXIST) => open_own(parent, name, DIRECTORY),
         Err(errno) => Err(errno),
     }
 }
 
+/// Makes a directory (0700), whatever the umask.
+pub(crate) fn make_own(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+    match open_to_owner(parent, Path::new(name)) {
+        // Swept, before it could be locked.
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Opens a directory or file of the store's, made (0600) if `flags` say so. What the umask of its maker has closed to its owner
+/// is opened first.
+pub(crate) fn open_own(parent: BorrowedFd<'_>, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
+    match open() {
+        Err(Errno::ACCESS) => {
+            // Where the mode is not ours to change, the first error is the better one.
+            open_to_owner(parent, Path::new(name)).map_err(|_| Errno::ACCESS)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// Gives the owner all rights to a directory, or those to read and write a file.
+fn open_to_owner(parent: BorrowedFd<'_>, name: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd)?;
+    let rights = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Mode::RWXU,
+        _ => Mode::RUSR | Mode::WUSR,
+    };
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if mode.contains(rights) {
+        return Ok(());
+    }
+    // Through the descriptor: chmod(2) by name would follow a symlink.
+    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode | rights)
+}
+
+/// Makes a directory that its owner can work in, whatever the umask.
 fn make_directory(path: &Path, mode: Mode) -> Result<(), SyscallError> {
     match rustix::fs::mkdirat(CWD, path, mode) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => open_to_owner(CWD, path).syscall("chmod", || path.display().to_string()),
+        Err(Errno::EXIST) => Ok(()),
         // A parent that exists may lie on a read-only or foreign file system: what counts is that it is there.
         Err(_) if rustix::fs::statat(CWD, path, AtFlags::empty()).is_ok() => Ok(()),
         Err(errno) => Err(SyscallError::new("mkdir", format!("{:?}, {:#o}", path, mode.as_raw_mode()), errno)),

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
 use super::lock::try_lock;
-use super::root::{Part, StoreRoot, names_in};
+use super::root::{Part, StoreRoot, make_own, names_in, open_own};
 
 /// A fresh directory that nobody else touches: its maker holds a lock on it, and what is not locked is swept.
 #[derive(Debug)]
@@ -33,13 +33,12 @@ impl Stage {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{count}", rustix::process::getpid().as_raw_pid());
             let path = root.path_of(Part::Stage, &name);
-            match rustix::fs::mkdirat(&parent, name.as_str(), Mode::RWXU) {
+            match make_own(parent.as_fd(), &name) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(SyscallError::new("mkdirat", path.display().to_string(), errno).into()),
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory = match rustix::fs::openat(&parent, name.as_str(), flags, Mode::empty()) {
+            let directory = match open_own(parent.as_fd(), &name, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(directory) => directory,
                 // A sweeper was faster than the lock.
                 Err(Errno::NOENT) => continue,
@@ -114,8 +113,7 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
     let mut swept = 0;
     for name in names_in(&parent, &root.path_of(Part::Stage, ""))? {
         let path = root.path_of(Part::Stage, &name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let Ok(directory) = rustix::fs::openat(&parent, name.as_str(), flags, Mode::empty()) else { continue };
+        let Ok(directory) = open_own(parent.as_fd(), &name, OFlags::RDONLY | OFlags::NONBLOCK) else { continue };
         // What was removed before the lock was had may have left its name to somebody else's stage.
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();

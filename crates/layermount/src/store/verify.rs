@@ -22,7 +22,7 @@ use crate::mountinfo;
 use crate::unpack::listing::{self, ReadListingError};
 use crate::unpack::{FileContent, checksum};
 
-use super::entry::{Entry, LISTING, Shelf, open_file, shelf_name};
+use super::entry::{Entry, LISTING, Shelf, listing_checksum, open_file, shelf_name};
 use super::in_use::{Claim, claim_soon, is_mounted};
 use super::root::{StoreRoot, names_in};
 use super::usage::{ALL_SHELVES, StoredLayer, stored_layer};
@@ -44,6 +44,8 @@ pub struct Verified {
     pub files: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Files that are closed to this user by their own mode or a directory's: of them, at most the size was compared.
+    pub closed: u64,
     /// What is not as it was unpacked.
     pub damage: Vec<Damage>,
     /// Damaged layers that count as absent now, so that they are made anew where they are needed.
@@ -115,6 +117,11 @@ pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -
         }
     }
     Ok(verified)
+}
+
+/// Whether a layer is as it was unpacked, as far as its listing tells.
+pub(super) fn is_whole(entry: &Entry) -> Result<bool> {
+    Ok(verify_layer(entry, &mut Verified::default())?.damage.is_empty())
 }
 
 /// Marks a damaged layer, and finds out who goes on using it.
@@ -227,6 +234,8 @@ fn verify_layer(entry: &Entry, verified: &mut Verified) -> Result<Findings> {
             Seen::Unreadable { path, errno } if is_ours(errno) => {
                 return Err(SyscallError::new("openat", listing::escape(path), errno).into());
             }
+            // Closed to its owner, which is an ordinary user.
+            Seen::Unreadable { errno: Errno::ACCESS, .. } => {}
             Seen::Unreadable { path, errno } => {
                 findings.add(listing::escape(path), DamageKind::Unreadable, format!("cannot be read: {errno}"));
             }
@@ -246,6 +255,11 @@ fn open_listing(entry: &Entry) -> Result<File, Stop> {
         _ => Stop::Listing(format!("its listing cannot be read: {error}")),
     };
     let directory = entry.directory().map_err(failed)?;
+    if let Some(written) = entry.record.listing_checksum
+        && listing_checksum(directory.as_fd()).map_err(failed)? != written
+    {
+        return Err(Stop::Listing("its listing is not what was written".to_owned()));
+    }
     let file = open_file(directory.as_fd(), LISTING).syscall("openat", || LISTING.to_owned());
     Ok(File::from(file.map_err(failed)?))
 }
@@ -273,6 +287,7 @@ impl Comparison<'_> {
             Err(errno) if is_ours(errno) => {
                 return Err(Stop::Failed(SyscallError::new("openat", escaped, errno).into()));
             }
+            Err(Errno::ACCESS) => self.verified.closed += 1,
             Err(errno) => self.findings.add(escaped, DamageKind::Unreadable, format!("cannot be read: {errno}")),
         }
         Ok(())

@@ -6,6 +6,7 @@ mod complete;
 mod gnu_tar;
 mod metadata;
 mod mounted;
+mod races;
 
 use std::fs;
 use std::io;

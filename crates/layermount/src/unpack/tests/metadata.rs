@@ -161,7 +161,7 @@ fn nothing_is_inherited() {
     let entries = [tag(1, 7, nobody), tag(2, 7, 1000), tag(4, 5, nobody), tag(0x10, 7, nobody), tag(0x20, 5, nobody)];
     let acl = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
     let set = rustix::fs::setxattr(place.path(), "system.posix_acl_default", &acl, rustix::fs::XattrFlags::empty());
-    if set == Err(rustix::io::Errno::OPNOTSUPP) {
+    if set == Err(Errno::OPNOTSUPP) {
         return skip("acl", "the file system of temporary files has no ACLs");
     }
     set.unwrap();
@@ -175,7 +175,7 @@ fn nothing_is_inherited() {
         for kind in ["access", "default"] {
             let name = format!("system.posix_acl_{kind}");
             let found = rustix::fs::lgetxattr(&path, name.as_str(), &mut [0_u8; 64][..]);
-            assert_eq!(found, Err(rustix::io::Errno::NODATA), "{name} of {path:?}");
+            assert_eq!(found, Err(Errno::NODATA), "{name} of {path:?}");
         }
     }
 }
