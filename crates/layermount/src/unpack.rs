@@ -80,6 +80,9 @@ pub(crate) struct OpenEnds {
     pub(crate) implied: Vec<ImpliedDirectory>,
     /// Hard links to files of lower layers.
     pub(crate) links: Vec<OpenLink>,
+    /// The root is opaque: what links lead to is seen under their names alone.
+    #[serde(default)]
+    pub(crate) root_hidden: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +179,7 @@ pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackO
                 target: target.into_iter().collect(),
             })
             .collect(),
+        root_hidden: opaque_root,
     };
     let root = root.map(|attributes| root_attributes(attributes, options.xattrs));
     let unpacked = Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() };

@@ -6,6 +6,7 @@ mod complete;
 mod gnu_tar;
 mod metadata;
 mod mounted;
+mod stacks;
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,6 +40,8 @@ pub(super) struct Stack {
     pub(super) options: UnpackOptions,
     /// Base first; emptied by an opaque root.
     pub(super) layers: Vec<(PathBuf, OwnedFd)>,
+    /// Of the topmost layer that speaks of its root.
+    root: Option<RootAttributes>,
     count: usize,
 }
 
@@ -46,7 +49,7 @@ impl Stack {
     pub(super) fn new(options: UnpackOptions) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("layers")).unwrap();
-        Self { place, options, layers: Vec::new(), count: 0 }
+        Self { place, options, layers: Vec::new(), root: None, count: 0 }
     }
 
     /// Where the layers' directories and their surroundings lie.
@@ -63,11 +66,12 @@ impl Stack {
         // What is kept beside a layer must come back as it was.
         let json = serde_json::to_string(&unpacked).unwrap();
         assert_eq!(serde_json::from_str::<Unpacked>(&json).unwrap(), unpacked);
+        let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
+        complete(fd.as_fd(), &unpacked.open, &lowers, &self.options)?;
         if unpacked.opaque_root {
             self.layers.clear();
         }
-        let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
-        complete(fd.as_fd(), &unpacked.open, &lowers, &self.options)?;
+        self.root = unpacked.root.clone().or(self.root.take());
         self.layers.push((path, fd));
         Ok(unpacked)
     }

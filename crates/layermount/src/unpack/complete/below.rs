@@ -41,6 +41,7 @@ impl<'a> Below<'a> {
     }
 
     /// Finds `path`; `through_symlinks` says whether symlinks on the way (not at the end) are followed, inside the root.
+    /// What lies behind more of them than the kernel follows is nowhere.
     pub(super) fn find(&self, path: &[&[u8]], through_symlinks: bool) -> Result<Option<Found>, SyscallError> {
         let mut left: VecDeque<Name> = path.iter().map(|&name| name.into()).collect();
         let mut here: Vec<Name> = Vec::new();
@@ -61,7 +62,7 @@ impl<'a> Below<'a> {
                 FileType::Symlink if through_symlinks => {
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
-                        return Err(SyscallError::new("openat", quote(&path.join(&b'/')), Errno::LOOP));
+                        return Ok(None);
                     }
                     let target =
                         readlinkat(&next.parent, c_name(&name), Vec::new()).syscall("readlinkat", || quote(&name))?;
@@ -133,7 +134,7 @@ enum Descent {
     Hidden,
 }
 
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 

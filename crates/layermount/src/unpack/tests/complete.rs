@@ -140,3 +140,60 @@ fn an_opaque_root_needs_nothing_from_below() {
     assert!(unpacked[1].opaque_root && unpacked[1].open.is_empty());
     assert_eq!((stat(&stack, "d").mode() & 0o7777, stack.top().join("a").exists()), (0o755, false));
 }
+
+/// What random stacks of layers found out.
+#[test]
+fn links_meet_what_else_the_layer_says() {
+    let low = json!([
+        {"name": "a/a", "type": "file", "content": "low"},
+        {"name": "etc/f", "type": "file", "content": "f"},
+        {"name": "conf", "type": "symlink", "linkname": "etc"},
+        {"name": "turn", "type": "symlink", "linkname": "turn"},
+    ]);
+    let names = |layer: Value| {
+        let (stack, _) = stack(OverlayXattrs::User, &[low.clone(), layer]);
+        let mut names: Vec<_> = fs::read_dir(stack.top()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // A whiteout under a file says nothing, and the file is not hidden by it.
+    assert_eq!(
+        names(json!([
+            {"name": "a/a/b/.wh.c", "type": "file"},
+            {"name": "l", "type": "hardlink", "linkname": "a/a"},
+        ])),
+        ["a", "l"]
+    );
+    // A link that takes its target's parent away.
+    assert_eq!(names(json!([{"name": "a", "type": "hardlink", "linkname": "a/a"}])), ["a"]);
+    // An opaque root hides the target's place, and no mark on disk says so.
+    assert_eq!(
+        names(json!([
+            {"name": "l", "type": "hardlink", "linkname": "a/a"},
+            {"name": ".wh..wh..opq", "type": "file"},
+        ])),
+        ["l"]
+    );
+    // Whatever this layer has in the target's place, through lower symlinks a link leads to the lower file.
+    let at_the_place = [
+        json!({"name": "etc/f/x", "type": "file"}),
+        json!({"name": "etc/f", "type": "file"}),
+        json!({"name": "etc/f", "type": "hardlink", "linkname": "a/a"}),
+    ];
+    for other in at_the_place {
+        let link = json!({"name": "l", "type": "hardlink", "linkname": "conf/f"});
+        let (stack, _) = stack(OverlayXattrs::User, &[low.clone(), json!([other, link])]);
+        assert_eq!(fs::read(stack.top().join("l")).unwrap(), b"f");
+        assert_eq!(stat(&stack, "l").nlink(), 1);
+    }
+    for refused in [
+        json!([{"name": "etc/new", "type": "file"}, {"name": "l", "type": "hardlink", "linkname": "conf/new"}]),
+        json!([{"name": "l", "type": "hardlink", "linkname": "turn/f"}]),
+    ] {
+        let mut stack = Stack::new(options(OverlayXattrs::User));
+        let archive = |entries: &Value| case::archive(entries.as_array().unwrap(), "").unwrap();
+        stack.push(&archive(&low)).unwrap();
+        let error = stack.push(&archive(&refused)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidLayer, "{error:#}");
+    }
+}
