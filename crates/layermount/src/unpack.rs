@@ -36,7 +36,7 @@ use crate::error::{ErrorKind, Fault, Result, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::layer::{Archive, Attributes, Fold, LayerError, LayerLimits, Meaning, Verdict, judge, quote};
 use crate::stack::RootAttributes;
-use metadata::Metadata;
+use metadata::{Metadata, forget_inherited_acls};
 use root::Root;
 use write::Writer;
 
@@ -154,6 +154,7 @@ pub(crate) struct Skipped {
 pub(crate) fn unpack(tar: &mut dyn Read, into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<(Unpacked, Listing)> {
     let mut archive = Archive::new(tar, &options.limits);
     let mut fold = Fold::new(&options.limits);
+    forget_inherited_acls(into).map_err(UnpackError::Directory)?;
     let mut writer = Writer::new(Root::new(into), Metadata::probe(into, options)?);
     let (mut entries, mut bytes) = (0, 0);
     while let Some(entry) = archive.next()? {

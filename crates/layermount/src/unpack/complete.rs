@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
 use rustix::io::Errno;
 
-use super::metadata::{IMPLIED, Metadata, opaque_mark};
+use super::metadata::{IMPLIED, Metadata, forget_inherited_acls, opaque_mark};
 use super::root::{PATH, READ, open_beneath};
 use super::{ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, remove_tree};
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -37,7 +37,7 @@ pub(crate) fn complete(
         return Ok(());
     }
     let below = Below::new(lowers, opaque_mark(options.xattrs));
-    let metadata = Metadata::probe(into, options)?;
+    let metadata = Metadata::probe(into, options)?.among_finished();
     let links = open.links.iter().map(|link| link.path.0.as_slice()).collect();
     let (implied, root_hidden) = (open.implied.clone(), open.root_hidden);
     let mut layer = Layer {
@@ -180,6 +180,7 @@ impl Layer<'_> {
     fn own_place(&mut self, path: &[&[u8]]) -> Result<Option<OwnedFd>, SyscallError> {
         let mut here = open_beneath(self.into, &[], READ)?;
         for (depth, name) in path.iter().enumerate() {
+            let mut made = false;
             match statat(&here, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => return Ok(None),
                 Ok(_) => {}
@@ -189,10 +190,14 @@ impl Layer<'_> {
                     restore_times(here.as_fd(), &times)?;
                     let path: LayerPath = path.iter().take(depth + 1).collect();
                     self.implied.push(ImpliedDirectory { path, only_whiteouts: false });
+                    made = true;
                 }
                 Err(errno) => return Err(SyscallError::new("fstatat", quote(name), errno)),
             }
             here = open_beneath(here.as_fd(), &[name], READ)?;
+            if made {
+                forget_inherited_acls(here.as_fd())?;
+            }
             if has_mark(here.as_fd(), self.below.mark())? {
                 return Ok(None);
             }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr,
-    futimens, mkdirat, openat, setxattr, statat, unlinkat, utimensat,
+    futimens, mkdirat, openat, removexattr, setxattr, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -25,8 +25,8 @@ pub(super) const IMPLIED: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0,
 pub(super) struct Metadata {
     ownership: Ownership,
     namespace: OverlayXattrs,
-    /// The owner that the kernel gives to whatever we make here.
-    given: (u32, u32),
+    /// The owner that the kernel gives to whatever we make here; `None` where that depends on the directory.
+    given: Option<(u32, u32)>,
     /// The umask takes rights from us that we need for working in our own directories.
     narrow_umask: bool,
     pub(super) skipped: Skipped,
@@ -47,10 +47,15 @@ impl Metadata {
         Ok(Self {
             ownership: options.ownership,
             namespace: options.xattrs,
-            given: (stat.st_uid, stat.st_gid),
+            given: Some((stat.st_uid, stat.st_gid)),
             narrow_umask: stat.st_mode & 0o700 != 0o700,
             skipped: Skipped::default(),
         })
+    }
+
+    /// For making things in directories that have their own attributes already: a set-group-ID one gives its group away.
+    pub(super) fn among_finished(self) -> Self {
+        Self { given: None, ..self }
     }
 
     /// Makes a directory that we can work in, whatever the umask.
@@ -191,7 +196,7 @@ impl Metadata {
     }
 
     fn changes_owner(&self, uid: u32, gid: u32) -> bool {
-        self.ownership == Ownership::Apply && self.given != (uid, gid)
+        self.ownership == Ownership::Apply && self.given != Some((uid, gid))
     }
 
     fn set_xattrs(
@@ -212,6 +217,18 @@ impl Metadata {
         }
         Ok(())
     }
+}
+
+/// Takes the ACLs away that a new file or directory has from the default ACL of the directory it was made in (acl(5)).
+pub(super) fn forget_inherited_acls(fd: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match removexattr(proc_path(fd), name) {
+            // None there, none on this kind of file, none on this file system.
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+            other => other.syscall("removexattr", || name.to_string_lossy().into_owned())?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn opaque_mark(namespace: OverlayXattrs) -> &'static str {

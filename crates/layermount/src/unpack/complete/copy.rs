@@ -8,7 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
-use super::super::metadata::{Metadata, proc_path};
+use super::super::metadata::{Metadata, forget_inherited_acls, proc_path};
 use super::super::{UnpackError, c_name};
 use super::below::Found;
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -86,6 +86,7 @@ pub(super) fn file(
                 .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
                 .map_err(&at)?;
             data(from.as_fd(), to.as_fd(), found.stat.st_size as u64).map_err(&at)?;
+            forget_inherited_acls(to.as_fd()).map_err(&at)?;
             metadata.apply_copy(to.as_fd(), name, &attributes)?;
         }
         FileType::Symlink => {
@@ -99,6 +100,10 @@ pub(super) fn file(
             mknodat(parent, c_name(name), kind, Mode::RUSR | Mode::WUSR, found.stat.st_rdev)
                 .syscall("mknodat", || quote(name))
                 .map_err(&at)?;
+            let made = openat(parent, c_name(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .syscall("openat", || quote(name))
+                .map_err(&at)?;
+            forget_inherited_acls(made.as_fd()).map_err(&at)?;
             metadata.apply_copy_unopened(parent, name, false, &attributes)?;
         }
     }

@@ -197,3 +197,46 @@ fn links_meet_what_else_the_layer_says() {
         assert_eq!(error.kind(), ErrorKind::InvalidLayer, "{error:#}");
     }
 }
+
+/// Of a set-group-ID directory and of one with a default ACL, as acl(5) and open(2) would have it.
+#[test]
+fn copies_inherit_nothing_from_the_directories_they_are_made_in() {
+    if !is_root() {
+        return skip("root", "files are given to another group");
+    }
+    // Version 2, and rwx for the owner, user 7, the group, the mask and others.
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, id) in [(1_u16, u32::MAX), (2, 7), (4, u32::MAX), (0x10, u32::MAX), (0x20, u32::MAX)] {
+        acl.extend([&tag.to_le_bytes()[..], &7_u16.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    let name = c"system.posix_acl_default";
+    let probe = tempfile::tempdir().unwrap();
+    if rustix::fs::setxattr(probe.path(), name, &acl, rustix::fs::XattrFlags::empty()).is_err() {
+        return skip("acl", "this file system has no ACLs");
+    }
+    let coded = case::base64(&acl);
+    let mut stack = Stack::new(options(OverlayXattrs::User));
+    let layers = stack.place().join("layers");
+    rustix::fs::setxattr(&layers, name, &acl, rustix::fs::XattrFlags::empty()).unwrap();
+    let mut push = |entries: Value| stack.push(&case::archive(entries.as_array().unwrap(), "").unwrap()).unwrap();
+    push(json!([
+        {"name": "d/f", "type": "file", "mode": "0640"},
+        {"name": "d/p", "type": "fifo", "mode": "0640"},
+        {"name": "d/e/f", "type": "file", "mode": "0640"},
+    ]));
+    push(json!([
+        {"name": "d", "type": "dir", "mode": "2755", "gid": 1000, "xattrs": {"system.posix_acl_default": coded}},
+        {"name": "f", "type": "hardlink", "linkname": "d/f"},
+        {"name": "p", "type": "hardlink", "linkname": "d/p"},
+        {"name": "e", "type": "hardlink", "linkname": "d/e/f"},
+    ]));
+    let has =
+        |path: &str, name: &str| rustix::fs::lgetxattr(stack.top().join(path), name, &mut [0_u8; 100][..]).is_ok();
+    assert!(has("d", "system.posix_acl_default"), "the archive's own");
+    for path in ["d/f", "d/p", "d/e", "d/e/f", "."] {
+        let stat = stat(&stack, path);
+        assert_eq!((stat.gid(), stat.mode() & 0o2000), (0, 0), "{path}");
+        assert!(!has(path, "system.posix_acl_access"), "{path}");
+        assert!(!has(path, "system.posix_acl_default"), "{path}");
+    }
+}
