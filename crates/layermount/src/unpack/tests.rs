@@ -4,8 +4,11 @@ mod archives;
 mod cases;
 mod complete;
 mod gnu_tar;
+mod hazards;
 mod metadata;
 mod mounted;
+mod odd;
+mod recipes;
 mod stacks;
 
 use std::fs;

@@ -93,7 +93,7 @@ fn random_stacks_in_another_order() {
 
 impl Stack {
     /// What a store would hand out for these layers.
-    fn layer_stack(&self) -> LayerStack {
+    pub(super) fn layer_stack(&self) -> LayerStack {
         let layers = (self.layers.iter())
             .map(|(path, fd)| StackedLayer::new(fd.try_clone().unwrap(), path.clone(), None))
             .collect();
