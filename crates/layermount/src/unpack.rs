@@ -16,6 +16,7 @@
 //! something in it would change the times, and because its owner may not be allowed into it any more.
 
 mod complete;
+mod flatten;
 mod listing;
 mod metadata;
 mod remove;
@@ -23,6 +24,7 @@ mod root;
 mod write;
 
 pub(crate) use complete::complete;
+pub(crate) use flatten::flatten;
 pub(crate) use listing::{FileContent, Listing};
 pub(crate) use remove::remove_tree;
 
@@ -209,6 +211,10 @@ pub(crate) enum UnpackError {
     DanglingLink { link: String, target: String },
     #[error("the directory of a layer")]
     Directory(#[source] SyscallError),
+    #[error("{} is not empty", directory.display())]
+    NotEmpty { directory: std::path::PathBuf },
+    #[error("the directory to unpack into is a part of what is unpacked: {directory}")]
+    IntoItself { directory: String },
 }
 
 impl UnpackError {
@@ -223,6 +229,7 @@ impl Fault for UnpackError {
         match self {
             Self::Entry { source, .. } | Self::Owner { source, .. } | Self::Directory(source) => source.kind(),
             Self::DanglingLink { .. } => ErrorKind::InvalidLayer,
+            Self::NotEmpty { .. } | Self::IntoItself { .. } => ErrorKind::InvalidInput,
         }
     }
 
@@ -231,6 +238,7 @@ impl Fault for UnpackError {
             Self::Owner { .. } => Some(
                 "map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into(),
             ),
+            Self::NotEmpty { .. } => Some("name a directory that is empty, or is not there yet".into()),
             Self::Entry { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("make room in the store's file system ('layermount store prune'), or use another store".into())
             }

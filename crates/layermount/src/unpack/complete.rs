@@ -10,8 +10,8 @@
 //!
 //! A lower symlink in the place of an implied directory is hidden by it, as with every engine that unpacks layer by layer.
 
-mod below;
-mod copy;
+pub(super) mod below;
+pub(super) mod copy;
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

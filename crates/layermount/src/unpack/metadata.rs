@@ -133,6 +133,14 @@ impl Metadata {
         futimens(fd, &times(*mtime)).syscall("futimens", || quote(name)).map_err(UnpackError::at(name))
     }
 
+    /// Attributes of a directory that was not made here, and may belong to anybody.
+    pub(super) fn apply_root(&mut self, fd: BorrowedFd<'_>, attributes: &Attributes) -> Result<(), UnpackError> {
+        let given = self.given.take();
+        let result = self.apply_copy(fd, b".", attributes);
+        self.given = given;
+        result
+    }
+
     /// Attributes of something that cannot be opened: a symlink, a fifo or a device.
     pub(super) fn apply_copy_unopened(
         &mut self,

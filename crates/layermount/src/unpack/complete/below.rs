@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Stat, getxattr, readlinkat, statat};
 use rustix::io::Errno;
@@ -19,13 +20,13 @@ pub(super) struct Below<'a> {
 }
 
 /// Something in the merged tree of the layers below.
-pub(super) struct Found {
+pub(in crate::unpack) struct Found {
     /// The directory of the topmost layer that has it, and its name there; the layer's root and `.` for the root.
-    pub(super) parent: OwnedFd,
-    pub(super) name: Name,
-    pub(super) stat: Stat,
+    pub(in crate::unpack) parent: Rc<OwnedFd>,
+    pub(in crate::unpack) name: Name,
+    pub(in crate::unpack) stat: Stat,
     /// Its path without symlinks.
-    pub(super) path: Vec<Name>,
+    pub(in crate::unpack) path: Vec<Name>,
 }
 
 const MAX_SYMLINKS: usize = 40;
@@ -93,7 +94,7 @@ impl<'a> Below<'a> {
                 Ok(stat) => {
                     let mut path = directory.to_vec();
                     path.push(name.clone());
-                    return Ok(Some(Found { parent, name: name.clone(), stat, path }));
+                    return Ok(Some(Found { parent: Rc::new(parent), name: name.clone(), stat, path }));
                 }
                 Err(Errno::NOENT) if opaque => return Ok(None),
                 Err(Errno::NOENT) => {}
@@ -134,12 +135,12 @@ enum Descent {
     Hidden,
 }
 
-fn is_whiteout(stat: &Stat) -> bool {
+pub(in crate::unpack) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Whether a directory has this mark, set to `y`.
-pub(super) fn has_mark(directory: BorrowedFd<'_>, mark: &str) -> Result<bool, SyscallError> {
+pub(in crate::unpack) fn has_mark(directory: BorrowedFd<'_>, mark: &str) -> Result<bool, SyscallError> {
     let mut value = [0_u8; 8];
     match getxattr(proc_path(directory), mark, &mut value[..]) {
         Ok(length) => Ok(value.get(..length) == Some(b"y")),

@@ -1,10 +1,10 @@
-//! Copies what lower layers have into a layer, with everything that belongs to it.
+//! Copies what layers have into another directory, with everything that belongs to it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, ftruncate, getxattr, listxattr, mknodat, openat,
-    readlinkat, seek, symlinkat,
+    FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, copy_file_range, ftruncate, getxattr, ioctl_ficlone,
+    listxattr, mknodat, openat, readlinkat, seek, symlinkat,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
@@ -15,7 +15,7 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, quote};
 
 /// Owner, mode, time and xattrs; the xattrs as they are on disk, overlayfs's own left out.
-pub(super) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
+pub(in crate::unpack) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
     let Found { parent, name, stat, .. } = found;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(parent, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name))?;
@@ -23,9 +23,12 @@ pub(super) fn attributes(found: &Found, mark: &str) -> Result<Attributes, Syscal
     let mut xattrs = Vec::new();
     let private = mark.trim_end_matches("opaque").as_bytes();
     for xattr in list(&path)? {
-        // Escaped ones belong to the image.
-        let own = xattr.strip_prefix(private).is_some_and(|rest| !rest.starts_with(b"overlay."));
-        if !own && let Some(value) = get(&path, &xattr)? {
+        // Escaped ones belong to the image. In the other namespace, where other trees may have them, there is no escape.
+        let overlayfs = match xattr.strip_prefix(private) {
+            Some(rest) => !rest.starts_with(b"overlay."),
+            None => xattr.starts_with(b"trusted.overlay.") || xattr.starts_with(b"user.overlay."),
+        };
+        if !overlayfs && let Some(value) = get(&path, &xattr)? {
             xattrs.push((xattr, value));
         }
     }
@@ -65,7 +68,7 @@ fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, SyscallError> {
 }
 
 /// Copies anything but a directory to `name` in `parent`.
-pub(super) fn file(
+pub(in crate::unpack) fn file(
     metadata: &mut Metadata,
     found: &Found,
     mark: &str,
@@ -112,8 +115,12 @@ pub(super) fn file(
 
 /// Copies the data and leaves the holes.
 fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), SyscallError> {
+    // The file systems that can (btrfs, xfs) share the blocks.
+    if size > 0 && ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
     ftruncate(to, size).syscall("ftruncate", || size.to_string())?;
-    let mut buffer = vec![0_u8; 256 << 10];
+    let mut buffer = Vec::new();
     let mut end = 0;
     loop {
         let start = match seek(from, SeekFrom::Data(end)) {
@@ -124,6 +131,18 @@ fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Sysca
         end = seek(from, SeekFrom::Hole(start)).syscall("lseek", || "SEEK_HOLE".to_owned())?;
         let mut offset = start;
         while offset < end {
+            // Within the kernel, where it can.
+            let (mut source, mut target) = (offset, offset);
+            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            match retry_on_intr(|| copy_file_range(from, Some(&mut source), to, Some(&mut target), wanted)) {
+                Ok(count @ 1..) => {
+                    offset += count as u64;
+                    continue;
+                }
+                Ok(0) | Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {}
+                Err(errno) => return Err(SyscallError::new("copy_file_range", String::new(), errno)),
+            }
+            buffer.resize(256 << 10, 0_u8);
             let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let piece = buffer.get_mut(..wanted).unwrap_or_default();
             let count = retry_on_intr(|| pread(from, &mut *piece, offset)).syscall("pread64", String::new)?;

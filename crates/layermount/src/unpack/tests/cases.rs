@@ -189,7 +189,12 @@ fn check(case: &Value, xattrs: OverlayXattrs) -> Result<(), String> {
                     on_disk(stack.top(), path, mark.as_str().unwrap(), xattrs)?;
                 }
             }
-            if is_root() { in_mount(&stack.mount(), expect) } else { Ok(()) }
+            if is_root() {
+                in_mount(&stack.mount(), expect)?;
+            }
+            let flat = stack.place().join("layers/1000");
+            stack.layer_stack().flatten_into(&flat).map_err(|error| format!("{error:#}"))?;
+            in_mount(&Mounted::directory(&flat), expect).map_err(|difference| format!("flattened: {difference}"))
         }
     }
 }

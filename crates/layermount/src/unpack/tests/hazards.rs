@@ -64,7 +64,7 @@ const HAZARDS: &[(&str, &str, &[By])] = &[
     ("W10", "whiteouts with content or of odd types", &[Case("layermount-extra/whiteout/with-body"), Case("layermount-extra/whiteout/non-regular-type")]),
     ("W11", "a character device 0:0", &[Case("layermount-extra/whiteout/char00-entry")]),
     ("W12", "whiteouts of the longest names", &[Case("layermount-extra/whiteout/target-name-256"), Test(ODD, "names_of_any_length_that_linux_takes")]),
-    ("W13", "flat and merged trees are the same", &[Test(STACKS, "random_stacks_in_the_trusted_namespace")]),
+    ("W13", "flat and merged trees are the same", &[Test(STACKS, "random_stacks_in_the_trusted_namespace"), Test(STACKS, "random_stacks_in_one_directory")]),
     ("P1", "sizes of PAX headers", &[Case("rust-tar/raw/pax-size-smuggle"), Case("rust-tar/raw/pax-then-gnulong-size"), Test(LAYER, "tar_core_sees_the_same_entries")]),
     ("P2", "global headers", &[Case("rust-tar/raw/global-pax-size"), Case("moby-go-archive/XGlobalNoParent")]),
     ("P3", "PAX keys given twice", &[Case("rust-tar/raw/pax-dup-path-last-wins"), Case("rust-tar/raw/pax-dup-size-last-wins")]),
