@@ -21,9 +21,8 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
     let stack = session.realize(&image, args.backing)?.stack;
     let since = Instant::now();
     let shown = args.dir.display();
-    let flattened = stack
-        .flatten_into(&args.dir)
-        .map_err(|error| Failure::from(error).context(format!("cannot unpack into {shown}")))?;
+    let flattened =
+        stack.flatten_into(&args.dir).map_err(|error| explain(error).context(format!("cannot unpack into {shown}")))?;
     session.report.phase(Phase::Unpack, since, || format!("copied to {shown}"));
     if flattened.skipped_xattrs > 0 {
         session.report.warn(&format!(
@@ -38,6 +37,19 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
         writeln!(out, "{name}: {files} of {layers} in {shown} ({})", elapsed(begin.elapsed()))?;
     }
     Ok(())
+}
+
+fn explain(error: layermount::Error) -> Failure {
+    let kind = error.kind();
+    let failure = Failure::from(error);
+    match kind {
+        // Files that their mode closes to their owner: in a user namespace, its root reads them all the same.
+        ErrorKind::PermissionDenied => {
+            failure.with_hint("run as root, or as the root of a user namespace (unshare -r)")
+        }
+        ErrorKind::StorageFull => failure.with_hint("make room there, or unpack elsewhere"),
+        _ => failure,
+    }
 }
 
 /// Before anything is pulled for nothing.

@@ -211,6 +211,8 @@ pub(crate) enum UnpackError {
     DanglingLink { link: String, target: String },
     #[error("the directory of a layer")]
     Directory(#[source] SyscallError),
+    #[error("the directory to unpack into")]
+    Target(#[source] SyscallError),
     #[error("{} is not empty", directory.display())]
     NotEmpty { directory: std::path::PathBuf },
     #[error("the directory to unpack into is a part of what is unpacked: {directory}")]
@@ -227,7 +229,10 @@ impl UnpackError {
 impl Fault for UnpackError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Entry { source, .. } | Self::Owner { source, .. } | Self::Directory(source) => source.kind(),
+            Self::Entry { source, .. }
+            | Self::Owner { source, .. }
+            | Self::Directory(source)
+            | Self::Target(source) => source.kind(),
             Self::DanglingLink { .. } => ErrorKind::InvalidLayer,
             Self::NotEmpty { .. } | Self::IntoItself { .. } => ErrorKind::InvalidInput,
         }

@@ -31,9 +31,9 @@ pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened>
     let target = target(directory)?;
     let ownership = if Caller::current().may_chown() { Ownership::Apply } else { Ownership::Squash };
     let options = UnpackOptions { xattrs: stack.xattrs(), ownership, limits: LayerLimits::default() };
-    forget_inherited_acls(target.as_fd()).map_err(UnpackError::Directory)?;
+    forget_inherited_acls(target.as_fd()).map_err(UnpackError::Target)?;
     let metadata = Metadata::probe(target.as_fd(), &options)?;
-    let stat = fstat(&target).syscall("fstat", || directory.display().to_string()).map_err(UnpackError::Directory)?;
+    let stat = fstat(&target).syscall("fstat", || directory.display().to_string()).map_err(UnpackError::Target)?;
     let layers: Vec<_> = stack.layers().iter().rev().map(|layer| layer.directory()).collect();
     let mut flat = Flat {
         target: target.as_fd(),
@@ -55,12 +55,12 @@ fn target(directory: &Path) -> Result<OwnedFd, UnpackError> {
     let show = || directory.display().to_string();
     match mkdirat(CWD, directory, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        other => other.syscall("mkdir", show).map_err(UnpackError::Directory)?,
+        other => other.syscall("mkdir", show).map_err(UnpackError::Target)?,
     }
     let fd = open(directory, READ | OFlags::CLOEXEC, Mode::empty())
         .syscall("open", || format!("{}, O_RDONLY|O_DIRECTORY", directory.display()))
-        .map_err(UnpackError::Directory)?;
-    let entries = names(fd.as_fd()).map_err(UnpackError::Directory)?;
+        .map_err(UnpackError::Target)?;
+    let entries = names(fd.as_fd()).map_err(UnpackError::Target)?;
     if entries.is_empty() { Ok(fd) } else { Err(UnpackError::NotEmpty { directory: directory.to_owned() }) }
 }
 
