@@ -22,13 +22,14 @@ fn namespace(xattrs: OverlayXattrs) -> Namespace {
     }
 }
 
-/// Reads what was unpacked as one tree.
-type Look = fn(&Stack) -> Result<Tree>;
+/// Reads what was unpacked as one tree; a tree that cannot be read is a difference.
+type Look = fn(&Stack) -> Result<std::io::Result<Tree>>;
 
 /// What differs between the model and the library; empty where they agree, also about what is refused.
 fn differences(stack: &[Vec<Entry>], xattrs: OverlayXattrs, look: Look) -> Vec<String> {
     match (merged(stack, namespace(xattrs)), unpacked(stack, xattrs).and_then(|unpacked| look(&unpacked))) {
-        (Ok(wanted), Ok(found)) => wanted.differences(&found),
+        (Ok(wanted), Ok(Ok(found))) => wanted.differences(&found),
+        (Ok(_), Ok(Err(error))) => vec![error.to_string()],
         (Err(_), Err(error)) if error.kind() == ErrorKind::InvalidLayer => Vec::new(),
         (Err(refused), Err(error)) => {
             vec![format!("refused as {:?}, not because it is {}: {error:#}", error.kind(), refused.0)]
@@ -49,25 +50,26 @@ fn unpacked(stack: &[Vec<Entry>], xattrs: OverlayXattrs) -> Result<Stack> {
 }
 
 /// Mounts an overlay of the layers.
-fn mounted(unpacked: &Stack) -> Result<Tree> {
+fn mounted(unpacked: &Stack) -> Result<std::io::Result<Tree>> {
     let mount = Overlay::new(unpacked.layer_stack()).upper(Upper::ReadOnly).mount()?;
-    Ok(observe(mount.directory().unwrap()).unwrap())
+    Ok(observe(mount.directory().unwrap()))
 }
 
 /// Flattens the layers into one directory.
-fn flattened(unpacked: &Stack) -> Result<Tree> {
+fn flattened(unpacked: &Stack) -> Result<std::io::Result<Tree>> {
     let flat = unpacked.place().join("layers/flat");
     unpacked.layer_stack().flatten_into(&flat)?;
-    let found = observe(open(&flat).as_fd()).unwrap();
+    let found = observe(open(&flat).as_fd());
     // On disk as it would be in a layer; an overlay shows it without the escape.
     let private = format!("{}.overlay.", unpacked.options.xattrs.as_str());
-    Ok(found.rename_xattrs(|name| {
+    let shown = |name: &[u8]| {
         let escaped = name.strip_prefix(private.as_bytes()).map(|rest| {
             let rest = rest.strip_prefix(b"overlay.").expect("an xattr of overlayfs itself");
             [private.as_bytes(), rest].concat()
         });
         escaped.unwrap_or_else(|| name.to_vec())
-    }))
+    };
+    Ok(found.map(|found| found.rename_xattrs(shown)))
 }
 
 fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
