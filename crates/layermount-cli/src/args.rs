@@ -56,6 +56,7 @@ Examples:
   layermount run ubuntu -- cat /etc/os-release
   layermount run -e GREETING=hi -v ./site:/srv:ro oci:./image:v2 -- python3 -m http.server
   layermount mount ubuntu /mnt && ls /mnt && layermount umount /mnt
+  layermount unpack oci:./image ./tree
   layermount layers ubuntu";
 
 /// What every command takes.
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     /// Make an image ready in the store, so that it runs without the place it came from
     Pull(PullArgs),
+    /// Copy an image's tree into a plain directory
+    Unpack(UnpackArgs),
     /// List the images in the store
     Images(ImagesArgs),
     /// Show all about images, as JSON in Docker's shape
@@ -202,6 +205,22 @@ pub(crate) struct PullArgs {
 
     /// The image
     pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpackArgs {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+
+    /// What layers become in the store: auto, dir or erofs
+    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
+    pub(crate) backing: Backing,
+
+    /// The image
+    pub(crate) image: String,
+
+    /// A directory that is empty or not there yet; it gets the owner and mode of the image's root
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -341,6 +360,7 @@ mod tests {
             "run",
             "mount --upper d --writable image dir",
             "mount image",
+            "unpack image",
             "inspect",
             "store",
             "run --network bridge image",

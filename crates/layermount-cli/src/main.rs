@@ -20,6 +20,7 @@ mod signals;
 mod store;
 mod table;
 mod text;
+mod unpack;
 mod usage;
 
 use std::io::Write;
@@ -50,6 +51,7 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Mount(args) => mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
         Command::Pull(args) => pull::pull(&args, global, out),
+        Command::Unpack(args) => unpack::unpack(&args, global, out),
         Command::Images(args) => images::images(&args, global, out),
         Command::Inspect(args) => inspect::inspect(&args, global, out),
         Command::Layers(args) => layers::layers(&args, global, out),

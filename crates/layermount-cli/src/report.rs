@@ -110,6 +110,8 @@ pub(crate) enum Phase {
     Layers,
     /// They are mounted.
     Mount,
+    /// They are copied into one directory.
+    Unpack,
     /// The program runs.
     Start,
     /// The program has ended.
@@ -122,6 +124,7 @@ impl Phase {
             Self::Resolve => "resolve",
             Self::Layers => "layers",
             Self::Mount => "mount",
+            Self::Unpack => "unpack",
             Self::Start => "start",
             Self::End => "end",
         }

@@ -123,6 +123,29 @@ fn mounted_images_are_unmounted_again() {
 }
 
 #[test]
+fn an_image_is_unpacked_as_it_is_mounted() {
+    let Some((world, layout)) = shell() else { return };
+    private_mounts();
+    let reference = format!("oci:{layout}:shell");
+    let tree = world.path().join("a tree");
+    let said = world.output(&["unpack", &reference, tree.to_str().unwrap()]);
+    assert!(said.contains("6 files of 3 layers in ") && said.contains("/a tree ("), "{said}");
+    let mounted = world.mount(&[], &reference);
+    let differences = layermount_fixtures::tree::differences(&mounted, &tree, &Default::default()).unwrap();
+    assert!(differences.is_empty(), "{differences:?}");
+    world.unmount_all();
+    assert!(fails(&world, &["unpack", &reference, tree.to_str().unwrap()]).contains("a tree is not empty"));
+    // What was unpacked runs like any other tree, and an empty directory will do.
+    let empty = world.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert_eq!(world.output(&["-q", "unpack", &reference, empty.to_str().unwrap()]), "");
+    let reference = format!("rootfs:{}", empty.display());
+    assert_eq!(world.output(&["run", &reference, "--", "/bin/sh", "-c", "cat /etc/motd"]), "second\n");
+    let inside = empty.join("srv/copy");
+    assert!(fails(&world, &["unpack", &reference, inside.to_str().unwrap()]).contains("part of what is unpacked"));
+}
+
+#[test]
 fn damage_is_found_and_prune_makes_room() {
     let Some((world, layout)) = shell() else { return };
     world.output(&["pull", &format!("oci:{layout}:shell")]);

@@ -40,7 +40,9 @@ fn assert_has(text: &str, parts: &[&str]) {
 fn help_names_every_command_and_the_exit_statuses() {
     let world = World::new();
     let help = world.output(&["--help"]);
-    for command in ["run", "mount", "umount", "pull", "images", "inspect", "layers", "store", "completions", "man"] {
+    for command in
+        ["run", "mount", "umount", "pull", "unpack", "images", "inspect", "layers", "store", "completions", "man"]
+    {
         assert_has(&help, &[&format!("\n  {command} ")]);
     }
     assert_has(&help, &["oci:DIR", "rootfs:DIR", "docker-daemon:", "125", "126", "127", "128+N", "DOCKER_HOST"]);
@@ -127,6 +129,9 @@ fn mount_and_umount_refuse_what_cannot_work() {
     let missing = missing.to_str().unwrap();
     assert_has(&complaint(&world, &["mount", "x", missing], 1), &["mkdir -p"]);
     assert_has(&complaint(&world, &["mount", "x", "/dev/null"], 1), &["not a directory"]);
+    assert_has(&complaint(&world, &["unpack", "x", "/dev/null"], 1), &["/dev/null is not a directory"]);
+    assert_has(&complaint(&world, &["unpack", "x", &format!("{missing}/x")], 1), &[&format!("mkdir -p {missing}")]);
+    assert_has(&complaint(&world, &["unpack", "x", "/proc"], 1), &["/proc is not empty", "not there yet"]);
     assert_has(&complaint(&world, &["umount", missing], 1), &["cannot unmount", "No such file"]);
     assert_has(&complaint(&world, &["umount", world.path().to_str().unwrap()], 1), &["nothing is mounted on"]);
     assert_has(&complaint(&world, &["umount", "/proc"], 1), &["not mounted by layermount", "hint: use umount /proc"]);

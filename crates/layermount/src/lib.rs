@@ -65,5 +65,5 @@ pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};
-pub use stack::{LayerStack, StackedLayer};
+pub use stack::{Flattened, LayerStack, StackedLayer};
 pub use store::Store;

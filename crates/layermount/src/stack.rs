@@ -44,6 +44,16 @@ pub(crate) struct RootAttributes {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// What [`LayerStack::flatten_into`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flattened {
+    /// Everything that is not a directory, hard links included.
+    pub files: u64,
+    /// Extended attributes that the file system or an ordinary user cannot have.
+    pub skipped_xattrs: u64,
+}
+
 impl Default for RootAttributes {
     fn default() -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() }
@@ -84,6 +94,21 @@ impl LayerStack {
             layers.push(StackedLayer::new(Arc::new(directory), path));
         }
         Ok(Self::new(layers, xattrs, root))
+    }
+
+    /// Copies the merged tree into a plain directory, without overlayfs: for chroot(2), for other tools, for other file
+    /// systems. The directory is made unless it is there and empty, and gets the attributes of the image's root.
+    ///
+    /// Owners are kept by root alone; an ordinary user owns everything. Hard links within a layer stay hard links, holes
+    /// stay holes, and on file systems that can share blocks no data is copied. Xattrs that would mean something to
+    /// overlayfs stay escaped (`trusted.overlay.overlay.*`), so that the directory can become a layer of an overlay.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when the directory is not empty, and whatever the
+    /// kernel says. What was copied by then stays there.
+    pub fn flatten_into(&self, directory: &Path) -> crate::error::Result<Flattened> {
+        crate::unpack::flatten(self, directory)
     }
 
     pub(crate) fn new(layers: Vec<StackedLayer>, xattrs: OverlayXattrs, root: RootAttributes) -> Self {

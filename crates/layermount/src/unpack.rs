@@ -18,6 +18,7 @@
 pub(crate) mod checksum;
 mod complete;
 mod contents;
+mod flatten;
 pub(crate) mod listing;
 mod metadata;
 mod remove;
@@ -25,6 +26,7 @@ mod root;
 mod write;
 
 pub(crate) use complete::complete;
+pub(crate) use flatten::flatten;
 pub(crate) use listing::FileContent;
 pub(crate) use remove::remove_tree;
 
@@ -39,7 +41,7 @@ use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::layer::{Archive, Attributes, Fold, LayerError, LayerLimits, Meaning, Verdict, judge, quote};
 use crate::stack::RootAttributes;
-use metadata::Metadata;
+use metadata::{Metadata, forget_inherited_acls};
 use root::Root;
 use write::Writer;
 
@@ -83,6 +85,9 @@ pub(crate) struct OpenEnds {
     pub(crate) implied: Vec<ImpliedDirectory>,
     /// Hard links to files of lower layers.
     pub(crate) links: Vec<OpenLink>,
+    /// The root is opaque: what links lead to is seen under their names alone.
+    #[serde(default)]
+    pub(crate) root_hidden: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +165,7 @@ pub(crate) fn unpack(
 ) -> Result<Unpacked> {
     let mut archive = Archive::new(tar, &options.limits);
     let mut fold = Fold::new(&options.limits);
+    forget_inherited_acls(into).map_err(UnpackError::Directory)?;
     let mut writer = Writer::new(Root::new(into), Metadata::probe(into, options)?);
     let (mut entries, mut bytes) = (0, 0);
     while let Some(entry) = archive.next()? {
@@ -182,6 +188,7 @@ pub(crate) fn unpack(
         links: (links.into_iter())
             .map(|(node, target)| OpenLink { path: fold.path(node).into_iter().collect(), target: LayerPath(target) })
             .collect(),
+        root_hidden: opaque_root,
     };
     let root = root.map(|attributes| root_attributes(attributes, options.xattrs));
     let unpacked = Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() };
@@ -211,6 +218,12 @@ pub(crate) enum UnpackError {
     DanglingLink { link: String, target: String },
     #[error("the directory of a layer")]
     Directory(#[source] SyscallError),
+    #[error("the directory to unpack into")]
+    Target(#[source] SyscallError),
+    #[error("{} is not empty", directory.display())]
+    NotEmpty { directory: std::path::PathBuf },
+    #[error("the directory to unpack into is a part of what is unpacked: {directory}")]
+    IntoItself { directory: String },
 }
 
 impl UnpackError {
@@ -223,8 +236,12 @@ impl UnpackError {
 impl Fault for UnpackError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Entry { source, .. } | Self::Owner { source, .. } | Self::Directory(source) => source.kind(),
+            Self::Entry { source, .. }
+            | Self::Owner { source, .. }
+            | Self::Directory(source)
+            | Self::Target(source) => source.kind(),
             Self::DanglingLink { .. } => ErrorKind::InvalidLayer,
+            Self::NotEmpty { .. } | Self::IntoItself { .. } => ErrorKind::InvalidInput,
         }
     }
 
@@ -233,6 +250,7 @@ impl Fault for UnpackError {
             Self::Owner { .. } => Some(
                 "map this ID into the user namespace (subuid(5), subgid(5)), or give everything to yourself".into(),
             ),
+            Self::NotEmpty { .. } => Some("name a directory that is empty, or is not there yet".into()),
             // ovl_mknod() in fs/overlayfs/dir.c; devices that may not be made are left out.
             Self::Entry { source, .. } if source.call() == "mknodat" && source.errno() == Errno::PERM => {
                 Some("overlayfs cannot hold the whiteouts of layers: put the store on another file system".into())

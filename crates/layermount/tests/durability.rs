@@ -144,7 +144,10 @@ fn an_image_that_lost_a_layer_says_so() {
     std::fs::write(base.join("fs/etc/motd"), "").unwrap();
     let stored = store.image_by_id(world.image.id()).unwrap().unwrap().into_image();
     let error = store.realize(&stored).unwrap_err();
-    assert_eq!((error.kind(), error.hint().unwrap()), (ErrorKind::BlobNotFound, "pull the image again".to_owned()));
+    assert_eq!(
+        (error.kind(), error.hint().unwrap()),
+        (ErrorKind::BlobNotFound, "pull the image again from the place where it came from".to_owned())
+    );
     assert!(!base.exists());
     assert_eq!(world.realize(), (0, 1));
 }

@@ -133,6 +133,20 @@ fn an_implied_directory_keeps_what_lower_layers_say() {
 }
 
 #[test]
+fn an_opaque_root_leaves_the_root_directory_as_it_was() {
+    if !is_root() {
+        return layermount_fixtures::requirement::skip("root", "the tree is mounted");
+    }
+    use std::os::unix::fs::MetadataExt;
+    let world = World::of("layer\ndir 0711 0:0 / mtime=5\nfile 0644 0:0 /a x\nlayer\nopaque /\nfile 0644 0:0 /b y\n");
+    let stack = world.store().realize(&world.image()).unwrap();
+    let mount = layermount::Overlay::new(stack).upper(layermount::Upper::ReadOnly).mount().unwrap();
+    let file = std::fs::File::from(mount.directory().unwrap().try_clone_to_owned().unwrap());
+    let root = file.metadata().unwrap();
+    assert_eq!((root.mode() & 0o7777, root.mtime()), (0o711, 5));
+}
+
+#[test]
 fn many_at_once_do_the_work_once() {
     let world = World::new();
     let image = world.image();

@@ -175,7 +175,8 @@ fn empty_stack(form: &Form) -> LayerStack {
 fn stack_of(entries: &[Arc<Entry>], form: &Form) -> LayerStack {
     let base = entries.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
     let visible = &entries[base..];
-    let root = visible.iter().rev().find_map(|entry| entry.record.unpacked.root.clone()).unwrap_or_default();
+    // An opaque root hides what lies in the root directory below, not what is said of the directory itself.
+    let root = entries.iter().rev().find_map(|entry| entry.record.unpacked.root.clone()).unwrap_or_default();
     let mut seen = HashSet::new();
     let mut layers: Vec<StackedLayer> = Vec::with_capacity(visible.len());
     for entry in visible.iter().rev() {

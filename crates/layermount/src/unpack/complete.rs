@@ -2,24 +2,25 @@
 //!
 //! - A parent directory that the layer does not name keeps what the layers below say about it. Overlayfs would show the upper
 //!   directory's attributes, so they are copied.
-//! - A hard link to a file of a lower layer becomes what `link(2)` makes of it in a mounted overlay: the file is copied up to
-//!   its own place in this layer, unless this layer hides that place, and linked.
+//! - A hard link to a file of a lower layer becomes what `link(2)` makes of it in a mounted overlay: the file, as the lower
+//!   layers have it, is copied up to its own place in this layer, unless this layer hides that place, and linked.
+//!   An opaque root hides all places.
 //! - A directory that holds nothing but whiteouts, and that no lower layer has, is removed: the layer never said that
 //!   it exists.
 //!
 //! A lower symlink in the place of an implied directory is hidden by it, as with every engine that unpacks layer by layer.
 
-mod below;
-mod copy;
+pub(super) mod below;
+pub(super) mod copy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
 use rustix::io::Errno;
 
-use super::metadata::{IMPLIED, Metadata, opaque_mark};
+use super::metadata::{IMPLIED, Metadata, forget_inherited_acls, opaque_mark};
 use super::root::{PATH, READ, open_beneath};
 use super::{
     FileContent, ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, listing,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Name, quote};
-use below::{Below, Found, has_mark, is_whiteout};
+use below::{Below, Found, has_mark};
 
 /// Completes the layer in `into` from the layers below it, `lowers`, base first, and lists the files that it makes.
 pub(crate) fn complete(
@@ -41,9 +42,22 @@ pub(crate) fn complete(
         return Ok(());
     }
     let below = Below::new(lowers, opaque_mark(options.xattrs));
-    let metadata = Metadata::probe(into, options)?;
-    let mut layer =
-        Layer { into, metadata, below, implied: open.implied.clone(), copies: BTreeMap::new(), files: BTreeMap::new() };
+    let metadata = Metadata::probe(into, options)?.among_finished();
+    let links = open.links.iter().map(|link| link.path.0.as_slice()).collect();
+    let (implied, root_hidden) = (open.implied.clone(), open.root_hidden);
+    let mut layer = Layer {
+        into,
+        metadata,
+        below,
+        implied,
+        root_hidden,
+        links,
+        copied_up: HashSet::new(),
+        copies: BTreeMap::new(),
+        files: BTreeMap::new(),
+    };
+    // First of all, so that what is not there is in no link's way.
+    layer.remove_empty()?;
     for link in &open.links {
         layer.link(link)?;
     }
@@ -61,6 +75,12 @@ struct Layer<'a> {
     below: Below<'a>,
     /// Grows by the directories that links need.
     implied: Vec<ImpliedDirectory>,
+    /// Nothing of the lower layers shows in its own place.
+    root_hidden: bool,
+    /// The paths of all links, which are in the way although they are not made yet.
+    links: HashSet<&'a [u8]>,
+    /// Files of lower layers that this one now has in their own places.
+    copied_up: HashSet<Vec<Name>>,
     /// Files of lower layers that this one has under another name only, and that name.
     copies: BTreeMap<Vec<Name>, LayerPath>,
     /// What the regular files hold that were copied or linked.
@@ -68,28 +88,41 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
+    /// Removes directories that hold nothing but whiteouts of what is not there. Innermost first.
+    fn remove_empty(&mut self) -> Result<()> {
+        let mut kept = Vec::with_capacity(self.implied.len());
+        for directory in std::mem::take(&mut self.implied).into_iter().rev() {
+            if directory.only_whiteouts && self.lower_directory(&directory)?.is_none() {
+                let at = UnpackError::at(&directory.path.0);
+                let path = directory.path.components();
+                let Some((name, parents)) = path.split_last() else { continue };
+                let parent = open_beneath(self.into, parents, READ).map_err(at)?;
+                keep_times(parent.as_fd(), |parent| remove_tree(parent, &c_name(name)))?;
+            } else {
+                kept.push(directory);
+            }
+        }
+        kept.reverse();
+        self.implied = kept;
+        Ok(())
+    }
+
+    fn lower_directory(&self, directory: &ImpliedDirectory) -> Result<Option<Found>> {
+        let found = self.below.find(&directory.path.components(), false);
+        let found = found.map_err(UnpackError::at(&directory.path.0))?;
+        Ok(found.filter(|found| found.is(FileType::Directory)))
+    }
+
     fn complete_directory(&mut self, directory: &ImpliedDirectory) -> Result<()> {
         let at = UnpackError::at(&directory.path.0);
-        let path = directory.path.components();
-        let Some((name, parents)) = path.split_last() else { return Ok(()) };
-        let lower = match self.below.find(&path, false).map_err(&at)? {
-            Some(found) if found.is(FileType::Directory) => Some(found),
-            _ => None,
-        };
+        let lower = self.lower_directory(directory)?;
+        let fd = open_beneath(self.into, &directory.path.components(), READ).map_err(&at)?;
         match lower {
             Some(lower) => {
                 let attributes = copy::attributes(&lower, self.below.mark()).map_err(&at)?;
-                let fd = open_beneath(self.into, &path, READ).map_err(&at)?;
                 self.metadata.apply_copy(fd.as_fd(), &directory.path.0, &attributes)?;
             }
-            None if directory.only_whiteouts => {
-                let parent = open_beneath(self.into, parents, READ).map_err(&at)?;
-                keep_times(parent.as_fd(), |parent| remove_tree(parent, &c_name(name)))?;
-            }
-            None => {
-                let fd = open_beneath(self.into, &path, READ).map_err(&at)?;
-                self.metadata.apply(fd.as_fd(), &directory.path.0, &IMPLIED)?;
-            }
+            None => self.metadata.apply(fd.as_fd(), &directory.path.0, &IMPLIED)?,
         }
         Ok(())
     }
@@ -107,6 +140,8 @@ impl Layer<'_> {
         // The path without the symlinks that lower layers have in it.
         let real: Vec<&[u8]> = found.path.iter().map(|component| &**component).collect();
         let Some((real_name, real_parents)) = real.split_last() else { return Err(dangling().into()) };
+        let is_link = |path: &[&[u8]]| self.links.contains(path.join(&b'/').as_slice());
+        let hidden = self.root_hidden || (1..=real.len()).any(|depth| real.get(..depth).is_some_and(is_link));
         let link_to = |from: BorrowedFd<'_>, from_name: &[u8]| -> Result<()> {
             keep_times(parent.as_fd(), |parent| {
                 linkat(from, c_name(from_name), parent, c_name(name), AtFlags::empty())
@@ -115,7 +150,8 @@ impl Layer<'_> {
                     .map_err(Into::into)
             })
         };
-        if let Some(place) = self.own_place(real_parents).map_err(&at)?
+        let place = if hidden { None } else { self.own_place(real_parents).map_err(&at)? };
+        if let Some(place) = place
             && self.copy_up(&found, place.as_fd(), real_name)?
         {
             link_to(place.as_fd(), real_name)?;
@@ -132,11 +168,17 @@ impl Layer<'_> {
             self.list_link(&copy, link);
             return Ok(());
         }
-        let content = keep_times(parent.as_fd(), |parent| {
-            copy::file(&mut self.metadata, &found, self.below.mark(), parent, name)
-        })?;
-        self.files.extend(content.map(|content| (link.path.0.clone(), content)));
+        keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))?;
+        self.list_copy(&found, link.path.0.clone())?;
         self.copies.insert(found.path, link.path.clone());
+        Ok(())
+    }
+
+    fn list_copy(&mut self, found: &Found, path: Vec<u8>) -> Result<(), UnpackError> {
+        if found.is(FileType::RegularFile) {
+            let content = copy::content(found).map_err(UnpackError::at(&path))?;
+            self.files.insert(path, content);
+        }
         Ok(())
     }
 
@@ -146,14 +188,18 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes sure that a lower file is in its own place in this layer; `false` if a whiteout stands there.
+    /// Makes sure that a lower file is in its own place in this layer; `false` if the layer has something else there.
     fn copy_up(&mut self, found: &Found, place: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+        if self.copied_up.contains(&found.path) {
+            return Ok(true);
+        }
         match statat(place, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(!is_whiteout(&stat)),
+            Ok(_) => Ok(false),
             Err(Errno::NOENT) => {
                 let mark = self.below.mark();
-                let content = keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
-                self.files.extend(content.map(|content| (found.path.join(&b'/'), content)));
+                keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
+                self.list_copy(found, found.path.join(&b'/'))?;
+                self.copied_up.insert(found.path.clone());
                 Ok(true)
             }
             Err(errno) => Err(UnpackError::at(name)(SyscallError::new("fstatat", quote(name), errno)).into()),
@@ -164,6 +210,7 @@ impl Layer<'_> {
     fn own_place(&mut self, path: &[&[u8]]) -> Result<Option<OwnedFd>, SyscallError> {
         let mut here = open_beneath(self.into, &[], READ)?;
         for (depth, name) in path.iter().enumerate() {
+            let mut made = false;
             match statat(&here, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => return Ok(None),
                 Ok(_) => {}
@@ -173,19 +220,16 @@ impl Layer<'_> {
                     restore_times(here.as_fd(), &times)?;
                     let path: LayerPath = path.iter().take(depth + 1).collect();
                     self.implied.push(ImpliedDirectory { path, only_whiteouts: false });
+                    made = true;
                 }
                 Err(errno) => return Err(SyscallError::new("fstatat", quote(name), errno)),
             }
             here = open_beneath(here.as_fd(), &[name], READ)?;
+            if made {
+                forget_inherited_acls(here.as_fd())?;
+            }
             if has_mark(here.as_fd(), self.below.mark())? {
                 return Ok(None);
-            }
-        }
-        // From here on it holds more than whiteouts.
-        let here_path: LayerPath = path.iter().collect();
-        for implied in &mut self.implied {
-            if here_path.0.starts_with(&implied.path.0) && path.starts_with(&implied.path.components()) {
-                implied.only_whiteouts = false;
             }
         }
         Ok(Some(here))
@@ -193,11 +237,10 @@ impl Layer<'_> {
 }
 
 /// Does something in a directory without a trace in its times.
-fn keep_times<T>(directory: BorrowedFd<'_>, change: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+fn keep_times(directory: BorrowedFd<'_>, change: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
     let times = fstat(directory).syscall("fstat", String::new).map_err(UnpackError::Directory)?;
-    let done = change(directory)?;
-    restore_times(directory, &times).map_err(UnpackError::Directory)?;
-    Ok(done)
+    change(directory)?;
+    restore_times(directory, &times).map_err(UnpackError::Directory).map_err(Into::into)
 }
 
 fn restore_times(directory: BorrowedFd<'_>, stat: &Stat) -> Result<(), SyscallError> {

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fremovexattr,
-    fsetxattr, futimens, mkdirat, openat, setxattr, statat, unlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr,
+    futimens, mkdirat, openat, removexattr, setxattr, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -25,24 +25,19 @@ pub(super) const IMPLIED: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0,
 pub(super) struct Metadata {
     ownership: Ownership,
     namespace: OverlayXattrs,
-    /// The owner that the kernel gives to whatever we make here.
-    given: (u32, u32),
+    /// The owner that the kernel gives to whatever we make here; `None` where that depends on the directory.
+    given: Option<(u32, u32)>,
     /// The umask takes rights from us that we need for working in our own directories.
     narrow_umask: bool,
     pub(super) skipped: Skipped,
 }
 
 impl Metadata {
-    /// Frees `into` of a default ACL, which everything made in it would inherit (acl(5)), and looks at what creation gives there: set-group-ID directories, mount options and id maps all have a say.
+    /// Looks at what creation gives in `into`: set-group-ID directories, mount options and id maps all have a say.
     pub(super) fn probe(into: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Self, UnpackError> {
-        const DEFAULT_ACL: &str = "system.posix_acl_default";
         // A name that no layer can have.
         const PROBE: &str = ".wh..layermount-probe";
         let probe = || {
-            match fremovexattr(into, DEFAULT_ACL) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                other => other.syscall("fremovexattr", || DEFAULT_ACL.to_owned())?,
-            }
             mkdirat(into, PROBE, Mode::RWXU).syscall("mkdirat", || PROBE.to_owned())?;
             let stat = statat(into, PROBE, AtFlags::SYMLINK_NOFOLLOW).syscall("fstatat", || PROBE.to_owned());
             unlinkat(into, PROBE, AtFlags::REMOVEDIR).syscall("unlinkat", || PROBE.to_owned())?;
@@ -52,10 +47,15 @@ impl Metadata {
         Ok(Self {
             ownership: options.ownership,
             namespace: options.xattrs,
-            given: (stat.st_uid, stat.st_gid),
+            given: Some((stat.st_uid, stat.st_gid)),
             narrow_umask: stat.st_mode & 0o700 != 0o700,
             skipped: Skipped::default(),
         })
+    }
+
+    /// For making things in directories that have their own attributes already: a set-group-ID one gives its group away.
+    pub(super) fn among_finished(self) -> Self {
+        Self { given: None, ..self }
     }
 
     /// Makes a directory that we can work in, whatever the umask.
@@ -132,6 +132,14 @@ impl Metadata {
         futimens(fd, &times(*mtime)).syscall("futimens", || quote(name)).map_err(UnpackError::at(name))
     }
 
+    /// Attributes of a directory that was not made here, and may belong to anybody.
+    pub(super) fn apply_root(&mut self, fd: BorrowedFd<'_>, attributes: &Attributes) -> Result<(), UnpackError> {
+        let given = self.given.take();
+        let result = self.apply_copy(fd, b".", attributes);
+        self.given = given;
+        result
+    }
+
     /// Attributes of something that cannot be opened: a symlink, a fifo or a device.
     pub(super) fn apply_copy_unopened(
         &mut self,
@@ -192,7 +200,7 @@ impl Metadata {
     }
 
     fn changes_owner(&self, uid: u32, gid: u32) -> bool {
-        self.ownership == Ownership::Apply && self.given != (uid, gid)
+        self.ownership == Ownership::Apply && self.given != Some((uid, gid))
     }
 
     fn set_xattrs(
@@ -213,6 +221,18 @@ impl Metadata {
         }
         Ok(())
     }
+}
+
+/// Takes the ACLs away that a new file or directory has from the default ACL of the directory it was made in (acl(5)).
+pub(super) fn forget_inherited_acls(fd: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match removexattr(proc_path(fd), name) {
+            // None there, none on this kind of file, none on this file system.
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+            other => other.syscall("removexattr", || name.to_string_lossy().into_owned())?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn opaque_mark(namespace: OverlayXattrs) -> &'static str {

@@ -4,9 +4,13 @@ mod archives;
 mod cases;
 mod complete;
 mod gnu_tar;
+mod hazards;
 mod metadata;
 mod mounted;
+mod odd;
 mod races;
+mod recipes;
+mod stacks;
 
 use std::fs;
 use std::io;
@@ -41,6 +45,8 @@ pub(super) struct Stack {
     pub(super) options: UnpackOptions,
     /// Base first; emptied by an opaque root.
     pub(super) layers: Vec<(PathBuf, OwnedFd)>,
+    /// Of the topmost layer that speaks of its root.
+    root: Option<RootAttributes>,
     count: usize,
 }
 
@@ -48,7 +54,7 @@ impl Stack {
     pub(super) fn new(options: UnpackOptions) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("layers")).unwrap();
-        Self { place, options, layers: Vec::new(), count: 0 }
+        Self { place, options, layers: Vec::new(), root: None, count: 0 }
     }
 
     /// Where the layers' directories and their surroundings lie.
@@ -65,11 +71,12 @@ impl Stack {
         // What is kept beside a layer must come back as it was.
         let json = serde_json::to_string(&unpacked).unwrap();
         assert_eq!(serde_json::from_str::<Unpacked>(&json).unwrap(), unpacked);
+        let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
+        complete(fd.as_fd(), &unpacked.open, &lowers, &mut io::sink(), &self.options)?;
         if unpacked.opaque_root {
             self.layers.clear();
         }
-        let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
-        complete(fd.as_fd(), &unpacked.open, &lowers, &mut io::sink(), &self.options)?;
+        self.root = unpacked.root.clone().or(self.root.take());
         self.layers.push((path, fd));
         Ok(unpacked)
     }

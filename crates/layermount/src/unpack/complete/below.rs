@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Stat, getxattr, readlinkat, statat};
 use rustix::io::Errno;
@@ -19,13 +20,13 @@ pub(super) struct Below<'a> {
 }
 
 /// Something in the merged tree of the layers below.
-pub(super) struct Found {
+pub(in crate::unpack) struct Found {
     /// The directory of the topmost layer that has it, and its name there; the layer's root and `.` for the root.
-    pub(super) parent: OwnedFd,
-    pub(super) name: Name,
-    pub(super) stat: Stat,
+    pub(in crate::unpack) parent: Rc<OwnedFd>,
+    pub(in crate::unpack) name: Name,
+    pub(in crate::unpack) stat: Stat,
     /// Its path without symlinks.
-    pub(super) path: Vec<Name>,
+    pub(in crate::unpack) path: Vec<Name>,
 }
 
 const MAX_SYMLINKS: usize = 40;
@@ -41,6 +42,7 @@ impl<'a> Below<'a> {
     }
 
     /// Finds `path`; `through_symlinks` says whether symlinks on the way (not at the end) are followed, inside the root.
+    /// What lies behind more of them than the kernel follows is nowhere.
     pub(super) fn find(&self, path: &[&[u8]], through_symlinks: bool) -> Result<Option<Found>, SyscallError> {
         let mut left: VecDeque<Name> = path.iter().map(|&name| name.into()).collect();
         let mut here: Vec<Name> = Vec::new();
@@ -61,7 +63,7 @@ impl<'a> Below<'a> {
                 FileType::Symlink if through_symlinks => {
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
-                        return Err(SyscallError::new("openat", quote(&path.join(&b'/')), Errno::LOOP));
+                        return Ok(None);
                     }
                     let target =
                         readlinkat(&next.parent, c_name(&name), Vec::new()).syscall("readlinkat", || quote(&name))?;
@@ -92,7 +94,7 @@ impl<'a> Below<'a> {
                 Ok(stat) => {
                     let mut path = directory.to_vec();
                     path.push(name.clone());
-                    return Ok(Some(Found { parent, name: name.clone(), stat, path }));
+                    return Ok(Some(Found { parent: Rc::new(parent), name: name.clone(), stat, path }));
                 }
                 Err(Errno::NOENT) if opaque => return Ok(None),
                 Err(Errno::NOENT) => {}
@@ -133,12 +135,12 @@ enum Descent {
     Hidden,
 }
 
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+pub(in crate::unpack) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Whether a directory has this mark, set to `y`.
-pub(super) fn has_mark(directory: BorrowedFd<'_>, mark: &str) -> Result<bool, SyscallError> {
+pub(in crate::unpack) fn has_mark(directory: BorrowedFd<'_>, mark: &str) -> Result<bool, SyscallError> {
     let mut value = [0_u8; 8];
     match getxattr(proc_path(directory), mark, &mut value[..]) {
         Ok(length) => Ok(value.get(..length) == Some(b"y")),

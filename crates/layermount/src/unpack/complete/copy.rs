@@ -1,22 +1,21 @@
-//! Copies what lower layers have into a layer, with everything that belongs to it.
+//! Copies what layers have into another directory, with everything that belongs to it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, ftruncate, getxattr, listxattr, mknodat, openat,
-    readlinkat, seek, symlinkat,
+    FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, copy_file_range, ftruncate, getxattr, ioctl_ficlone,
+    listxattr, mknodat, openat, readlinkat, seek, symlinkat,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
-use super::super::checksum::Checksum;
-use super::super::metadata::{Metadata, proc_path};
-use super::super::{FileContent, UnpackError, c_name};
+use super::super::metadata::{Metadata, forget_inherited_acls, proc_path};
+use super::super::{FileContent, UnpackError, c_name, checksum};
 use super::below::Found;
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, quote};
 
 /// Owner, mode, time and xattrs; the xattrs as they are on disk, overlayfs's own left out.
-pub(super) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
+pub(in crate::unpack) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
     let Found { parent, name, stat, .. } = found;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(parent, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name))?;
@@ -24,9 +23,12 @@ pub(super) fn attributes(found: &Found, mark: &str) -> Result<Attributes, Syscal
     let mut xattrs = Vec::new();
     let private = mark.trim_end_matches("opaque").as_bytes();
     for xattr in list(&path)? {
-        // Escaped ones belong to the image.
-        let own = xattr.strip_prefix(private).is_some_and(|rest| !rest.starts_with(b"overlay."));
-        if !own && let Some(value) = get(&path, &xattr)? {
+        // Escaped ones belong to the image. In the other namespace, where other trees may have them, there is no escape.
+        let overlayfs = match xattr.strip_prefix(private) {
+            Some(rest) => !rest.starts_with(b"overlay."),
+            None => xattr.starts_with(b"trusted.overlay.") || xattr.starts_with(b"user.overlay."),
+        };
+        if !overlayfs && let Some(value) = get(&path, &xattr)? {
             xattrs.push((xattr, value));
         }
     }
@@ -65,14 +67,14 @@ fn get(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, SyscallError> {
     }
 }
 
-/// Copies anything but a directory to `name` in `parent`. Answers what a regular file holds.
-pub(super) fn file(
+/// Copies anything but a directory to `name` in `parent`.
+pub(in crate::unpack) fn file(
     metadata: &mut Metadata,
     found: &Found,
     mark: &str,
     parent: BorrowedFd<'_>,
     name: &[u8],
-) -> Result<Option<FileContent>> {
+) -> Result<()> {
     let at = UnpackError::at(name);
     let attributes = attributes(found, mark).map_err(&at)?;
     let kind = FileType::from_raw_mode(found.stat.st_mode);
@@ -86,10 +88,9 @@ pub(super) fn file(
             let to = openat(parent, c_name(name), flags, Mode::RUSR | Mode::WUSR)
                 .syscall("openat", || format!("{}, O_CREAT|O_EXCL|O_NOFOLLOW", quote(name)))
                 .map_err(&at)?;
-            let size = found.stat.st_size as u64;
-            let checksum = data(from.as_fd(), to.as_fd(), size).map_err(&at)?;
+            data(from.as_fd(), to.as_fd(), found.stat.st_size as u64).map_err(&at)?;
+            forget_inherited_acls(to.as_fd()).map_err(&at)?;
             metadata.apply_copy(to.as_fd(), name, &attributes)?;
-            return Ok(Some(FileContent { size, checksum }));
         }
         FileType::Symlink => {
             let target = readlinkat(&found.parent, c_name(&found.name), Vec::new())
@@ -102,31 +103,55 @@ pub(super) fn file(
             mknodat(parent, c_name(name), kind, Mode::RUSR | Mode::WUSR, found.stat.st_rdev)
                 .syscall("mknodat", || quote(name))
                 .map_err(&at)?;
+            let made = openat(parent, c_name(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .syscall("openat", || quote(name))
+                .map_err(&at)?;
+            forget_inherited_acls(made.as_fd()).map_err(&at)?;
             metadata.apply_copy_unopened(parent, name, false, &attributes)?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Copies the data and leaves the holes. Answers the checksum.
-fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<u32, SyscallError> {
+/// What a regular file holds.
+pub(super) fn content(found: &Found) -> Result<FileContent, SyscallError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&found.parent, &*found.name, flags, Mode::empty()).syscall("openat", || quote(&found.name))?;
+    let size = found.stat.st_size as u64;
+    let checksum = checksum::of_file(file.as_fd(), size, &mut vec![0; 256 << 10]);
+    Ok(FileContent { size, checksum: checksum.syscall("read", || quote(&found.name))? })
+}
+
+/// Copies the data and leaves the holes.
+fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), SyscallError> {
+    // The file systems that can (btrfs, xfs) share the blocks.
+    if size > 0 && ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
     ftruncate(to, size).syscall("ftruncate", || size.to_string())?;
-    let mut buffer = vec![0_u8; 256 << 10];
-    let mut checksum = Checksum::default();
+    let mut buffer = Vec::new();
     let mut end = 0;
     loop {
         let start = match seek(from, SeekFrom::Data(end)) {
             Ok(start) => start,
-            Err(Errno::NXIO) => {
-                checksum.skip(size.saturating_sub(end));
-                return Ok(checksum.sum());
-            }
+            Err(Errno::NXIO) => return Ok(()),
             Err(errno) => return Err(SyscallError::new("lseek", "SEEK_DATA", errno)),
         };
-        checksum.skip(start - end);
         end = seek(from, SeekFrom::Hole(start)).syscall("lseek", || "SEEK_HOLE".to_owned())?;
         let mut offset = start;
         while offset < end {
+            // Within the kernel, where it can.
+            let (mut source, mut target) = (offset, offset);
+            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            match retry_on_intr(|| copy_file_range(from, Some(&mut source), to, Some(&mut target), wanted)) {
+                Ok(count @ 1..) => {
+                    offset += count as u64;
+                    continue;
+                }
+                Ok(0) | Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {}
+                Err(errno) => return Err(SyscallError::new("copy_file_range", String::new(), errno)),
+            }
+            buffer.resize(256 << 10, 0_u8);
             let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let piece = buffer.get_mut(..wanted).unwrap_or_default();
             let count = retry_on_intr(|| pread(from, &mut *piece, offset)).syscall("pread64", String::new)?;
@@ -134,7 +159,6 @@ fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<u32, Sysc
             if rest.is_empty() {
                 return Err(SyscallError::new("pread64", "the file became shorter", Errno::IO));
             }
-            checksum.update(rest);
             while !rest.is_empty() {
                 let written = retry_on_intr(|| pwrite(to, rest, offset)).syscall("pwrite64", String::new)?;
                 rest = rest.get(written..).unwrap_or_default();

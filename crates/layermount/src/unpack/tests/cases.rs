@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use layermount_fixtures::case;
 use serde_json::{Value, json};
 
+use super::archives::decode;
 use super::mounted::{Mounted, Node};
 use super::*;
-use crate::decode::{DecodeLimits, Decoder, from_read};
 use crate::error::{Error, ErrorKind};
 
-const FILES: [(&str, &str); 6] = [
+pub(super) const FILES: [(&str, &str); 6] = [
     ("composefs-oci", include_str!("../../../../../fixtures/cases/composefs-oci.json")),
     ("containerd", include_str!("../../../../../fixtures/cases/containerd.json")),
     ("layermount-extra", include_str!("../../../../../fixtures/cases/layermount-extra.json")),
@@ -61,7 +61,7 @@ fn run(xattrs: OverlayXattrs) {
 }
 
 /// The archives of a case, base first; `None` for a recipe in words.
-fn archives(case: &Value, outside: &str) -> Option<Vec<Vec<u8>>> {
+pub(super) fn archives(case: &Value, outside: &str) -> Option<Vec<Vec<u8>>> {
     if let Some(raw) = case["raw"].as_array() {
         return Some(vec![case::raw(raw).unwrap()]);
     }
@@ -142,15 +142,6 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// The archive in a layer that may be compressed.
-fn decode(blob: &[u8]) -> Result<Vec<u8>> {
-    let mut decoder = Decoder::new(blob, None, &DecodeLimits::default())?;
-    let mut tar = Vec::new();
-    decoder.read_to_end(&mut tar).map_err(from_read)?;
-    decoder.finish()?;
-    Ok(tar)
-}
-
 fn generate(recipe: &Value) -> Option<Vec<Vec<Value>>> {
     let number = |key: &str| recipe[key].as_u64().unwrap() as usize;
     Some(match recipe["kind"].as_str()? {
@@ -198,7 +189,14 @@ fn check(case: &Value, xattrs: OverlayXattrs) -> Result<(), String> {
                     on_disk(stack.top(), path, mark.as_str().unwrap(), xattrs)?;
                 }
             }
-            if is_root() { in_mount(&stack.mount(), expect) } else { Ok(()) }
+            if !is_root() {
+                return Ok(());
+            }
+            in_mount(&stack.mount(), expect)?;
+            // An ordinary user's layers have directories that only the root of a user namespace can read.
+            let flat = stack.place().join("layers/1000");
+            stack.layer_stack().flatten_into(&flat).map_err(|error| format!("{error:#}"))?;
+            in_mount(&Mounted::directory(&flat), expect).map_err(|difference| format!("flattened: {difference}"))
         }
     }
 }

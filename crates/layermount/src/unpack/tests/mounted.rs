@@ -36,6 +36,11 @@ impl Mounted {
         Self(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap())
     }
 
+    /// A plain directory that is to be the same tree.
+    pub(super) fn directory(path: &std::path::Path) -> Self {
+        Self(super::open(path))
+    }
+
     /// Finds a path as a process inside would; the last component is not followed.
     pub(super) fn find(&self, path: &[u8]) -> Option<Node> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,0 +1,77 @@
+//! `layermount unpack`: an image's tree as a plain directory.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use layermount::ErrorKind;
+
+use crate::args::{Global, UnpackArgs};
+use crate::failure::{Failure, Result};
+use crate::images::familiar;
+use crate::report::Phase;
+use crate::session::Session;
+use crate::text::{counted, elapsed};
+
+pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let begin = Instant::now();
+    check_directory(&args.dir)?;
+    let session = Session::open(global)?;
+    let image = session.resolve(&args.image, &args.choice)?;
+    let stack = session.realize(&image, args.backing)?.stack;
+    let since = Instant::now();
+    let shown = args.dir.display();
+    let flattened =
+        stack.flatten_into(&args.dir).map_err(|error| explain(error).context(format!("cannot unpack into {shown}")))?;
+    session.report.phase(Phase::Unpack, since, || format!("copied to {shown}"));
+    if flattened.skipped_xattrs > 0 {
+        session.report.warn(&format!(
+            "{} left out: this file system, or this user, cannot have them",
+            counted(usize::try_from(flattened.skipped_xattrs).unwrap_or(usize::MAX), "extended attribute")
+        ));
+    }
+    if !session.report.is_quiet() {
+        let name = image.names().first().map_or_else(|| args.image.clone(), |name| familiar(name));
+        let files = counted(usize::try_from(flattened.files).unwrap_or(usize::MAX), "file");
+        let layers = counted(image.layers().len(), "layer");
+        writeln!(out, "{name}: {files} of {layers} in {shown} ({})", elapsed(begin.elapsed()))?;
+    }
+    Ok(())
+}
+
+fn explain(error: layermount::Error) -> Failure {
+    let kind = error.kind();
+    let failure = Failure::from(error);
+    match kind {
+        // Files that their mode closes to their owner: in a user namespace, its root reads them all the same.
+        ErrorKind::PermissionDenied => {
+            failure.with_hint("run as root, or as the root of a user namespace (unshare -r)")
+        }
+        ErrorKind::StorageFull => failure.with_hint("make room there, or unpack elsewhere"),
+        _ => failure,
+    }
+}
+
+/// Before anything is pulled for nothing.
+fn check_directory(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(ErrorKind::InvalidInput, format!("{shown} is not empty"))
+            .with_hint("name a directory that is empty, or is not there yet")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match parent {
+                Some(parent) if !parent.is_dir() => {
+                    Err(Failure::new(ErrorKind::InvalidInput, format!("there is no directory {}", parent.display()))
+                        .with_hint(format!("make it first: mkdir -p {}", parent.display())))
+                }
+                _ => Ok(()),
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(Failure::new(ErrorKind::InvalidInput, format!("{shown} is not a directory")))
+        }
+        Err(error) => Err(Failure::io(format!("cannot unpack into {shown}"), error)),
+    }
+}

@@ -1,0 +1,218 @@
+//! The merged tree of a stack of layers as one plain directory, without overlayfs.
+//!
+//! One walk over the merged tree, from its root down: of each name the topmost layer that has it decides, as overlayfs
+//! decides (`Documentation/filesystems/overlayfs.rst`, "Whiteouts and opaque directories"), and what it has is copied once.
+//! Nothing is written that another layer would take away again.
+//!
+//! Overlayfs's marks are left behind. Xattrs of the image that were escaped for overlayfs stay escaped: a mount over the
+//! directory shows them as a mount of the layers does, and none can ever act on them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, linkat, mkdirat, open, statat};
+use rustix::io::Errno;
+
+use super::complete::below::{Found, has_mark, is_whiteout};
+use super::complete::copy;
+use super::metadata::{Metadata, forget_inherited_acls, opaque_mark};
+use super::root::{PATH, READ, open_beneath};
+use super::{Ownership, UnpackError, UnpackOptions, c_name};
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::layer::{Attributes, LayerLimits, Name};
+use crate::stack::{Flattened, LayerStack, RootAttributes};
+use crate::userns::Caller;
+
+/// Copies the merged tree of `stack` into `directory`, which is made unless it is there and empty.
+pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened> {
+    let target = target(directory)?;
+    let ownership = if Caller::current().may_chown() { Ownership::Apply } else { Ownership::Squash };
+    let options = UnpackOptions { xattrs: stack.xattrs(), ownership, limits: LayerLimits::default() };
+    forget_inherited_acls(target.as_fd()).map_err(UnpackError::Target)?;
+    let metadata = Metadata::probe(target.as_fd(), &options)?;
+    let stat = fstat(&target).syscall("fstat", || directory.display().to_string()).map_err(UnpackError::Target)?;
+    let layers: Vec<_> = stack.layers().iter().rev().map(|layer| layer.directory()).collect();
+    let mut flat = Flat {
+        target: target.as_fd(),
+        inode: (stat.st_dev, stat.st_ino),
+        mark: opaque_mark(stack.xattrs()),
+        metadata,
+        first_names: HashMap::new(),
+        directories: Vec::new(),
+        files: 0,
+        layers: &layers,
+    };
+    flat.walk()?;
+    flat.finish(stack.root())?;
+    Ok(Flattened { files: flat.files, skipped_xattrs: flat.metadata.skipped.xattrs })
+}
+
+/// Opens the directory to copy into.
+fn target(directory: &Path) -> Result<OwnedFd, UnpackError> {
+    let show = || directory.display().to_string();
+    match mkdirat(CWD, directory, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        other => other.syscall("mkdir", show).map_err(UnpackError::Target)?,
+    }
+    let fd = open(directory, READ | OFlags::CLOEXEC, Mode::empty())
+        .syscall("open", || format!("{}, O_RDONLY|O_DIRECTORY", directory.display()))
+        .map_err(UnpackError::Target)?;
+    let entries = names(fd.as_fd()).map_err(UnpackError::Target)?;
+    if entries.is_empty() { Ok(fd) } else { Err(UnpackError::NotEmpty { directory: directory.to_owned() }) }
+}
+
+fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, SyscallError> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory).syscall("openat", || ".".to_owned())? {
+        let entry = entry.syscall("getdents64", String::new)?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+struct Flat<'a> {
+    target: BorrowedFd<'a>,
+    /// Device and inode of the target.
+    inode: (u64, u64),
+    mark: &'static str,
+    metadata: Metadata,
+    /// Where files with several names were put first, by layer, device and inode.
+    first_names: HashMap<(usize, u64, u64), Vec<Name>>,
+    /// Directories that were made, each behind those that hold it, with what they get in the end.
+    directories: Vec<(Vec<Name>, Attributes)>,
+    files: u64,
+    /// Top first.
+    layers: &'a [BorrowedFd<'a>],
+}
+
+/// A directory of the merged tree, and the layers that have a part in it, topmost first.
+struct Merged {
+    path: Vec<Name>,
+    layers: Vec<usize>,
+}
+
+/// What the layers that were looked at so far make of a name.
+enum Choice {
+    Hidden,
+    File { layer: usize, parent: Rc<OwnedFd>, stat: Box<Stat> },
+    Directory { layers: Vec<usize>, parent: Rc<OwnedFd>, stat: Box<Stat>, closed: bool },
+}
+
+impl Flat<'_> {
+    fn walk(&mut self) -> Result<()> {
+        let mut open = vec![Merged { path: Vec::new(), layers: (0..self.layers.len()).collect() }];
+        while let Some(directory) = open.pop() {
+            let at = joined(&directory.path);
+            let choices = self.merge(&directory).map_err(UnpackError::at(&at))?;
+            let into = open_beneath(self.target, &borrowed(&directory.path), PATH).map_err(UnpackError::at(&at))?;
+            for (name, choice) in choices {
+                let mut path = directory.path.clone();
+                path.push(name.clone());
+                match choice {
+                    Choice::Hidden => {}
+                    Choice::File { layer, parent, stat } => {
+                        self.file(into.as_fd(), layer, Found { parent, name, stat: *stat, path })?;
+                    }
+                    Choice::Directory { layers, parent, stat, .. } => {
+                        let at = joined(&path);
+                        if (stat.st_dev, stat.st_ino) == self.inode {
+                            return Err(UnpackError::IntoItself { directory: crate::layer::quote(&at) }.into());
+                        }
+                        self.metadata.make_directory(into.as_fd(), &name).map_err(UnpackError::at(&at))?;
+                        let found = Found { parent, name, stat: *stat, path: path.clone() };
+                        let attributes = copy::attributes(&found, self.mark).map_err(UnpackError::at(&at))?;
+                        self.directories.push((path.clone(), attributes));
+                        open.push(Merged { path, layers });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&self, directory: &Merged) -> Result<BTreeMap<Name, Choice>, SyscallError> {
+        let mut choices: BTreeMap<Name, Choice> = BTreeMap::new();
+        for &layer in &directory.layers {
+            let Some(fd) = self.layers.get(layer) else { continue };
+            let parent = Rc::new(open_beneath(*fd, &borrowed(&directory.path), READ)?);
+            for c_name in names(parent.as_fd())? {
+                let name: Name = c_name.to_bytes().into();
+                if let Some(Choice::Hidden | Choice::File { .. } | Choice::Directory { closed: true, .. }) =
+                    choices.get(&name)
+                {
+                    continue;
+                }
+                let stat = statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW)
+                    .syscall("fstatat", || crate::layer::quote(&name))?;
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                let opaque =
+                    is_directory && has_mark(open_beneath(parent.as_fd(), &[&name], PATH)?.as_fd(), self.mark)?;
+                match choices.get_mut(&name) {
+                    Some(Choice::Directory { layers, closed, .. }) => {
+                        if is_directory {
+                            layers.push(layer);
+                        }
+                        // Below a whiteout or a file, nothing is merged any more.
+                        *closed = opaque || !is_directory;
+                    }
+                    _ => {
+                        let (parent, stat) = (Rc::clone(&parent), Box::new(stat));
+                        let choice = match is_directory {
+                            true => Choice::Directory { layers: vec![layer], parent, stat, closed: opaque },
+                            false if is_whiteout(&stat) => Choice::Hidden,
+                            false => Choice::File { layer, parent, stat },
+                        };
+                        choices.insert(name, choice);
+                    }
+                }
+            }
+        }
+        Ok(choices)
+    }
+
+    fn file(&mut self, into: BorrowedFd<'_>, layer: usize, found: Found) -> Result<()> {
+        self.files += 1;
+        let name = found.name.clone();
+        if found.stat.st_nlink > 1 {
+            let inode = (layer, found.stat.st_dev, found.stat.st_ino);
+            if let Some(first) = self.first_names.get(&inode)
+                && let Some((first_name, parents)) = first.split_last()
+            {
+                let at = UnpackError::at(&name);
+                let parent = open_beneath(self.target, &borrowed(parents), PATH).map_err(&at)?;
+                return linkat(&parent, c_name(first_name), into, c_name(&name), AtFlags::empty())
+                    .syscall("linkat", || crate::layer::quote(&joined(first)))
+                    .map_err(at)
+                    .map_err(Into::into);
+            }
+            self.first_names.insert(inode, found.path.clone());
+        }
+        copy::file(&mut self.metadata, &found, self.mark, into, &name)
+    }
+
+    /// The directories' own attributes, innermost first, because making something in them changes their times, and because
+    /// their modes may close them.
+    fn finish(&mut self, root: &RootAttributes) -> Result<()> {
+        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
+            let at = joined(path);
+            let fd = open_beneath(self.target, &borrowed(path), READ).map_err(UnpackError::at(&at))?;
+            self.metadata.apply_copy(fd.as_fd(), &at, attributes)?;
+        }
+        let RootAttributes { mode, uid, gid, mtime, xattrs } = root.clone();
+        self.metadata.apply_root(self.target, &Attributes { mode, uid, gid, mtime, xattrs })?;
+        Ok(())
+    }
+}
+
+fn borrowed(path: &[Name]) -> Vec<&[u8]> {
+    path.iter().map(|name| &**name).collect()
+}
+
+fn joined(path: &[Name]) -> Vec<u8> {
+    path.join(&b'/')
+}
