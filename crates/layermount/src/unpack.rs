@@ -255,8 +255,8 @@ impl Fault for UnpackError {
             Self::Entry { source, .. } if source.call() == "mknodat" && source.errno() == Errno::PERM => {
                 Some("overlayfs cannot hold the whiteouts of layers: put the store on another file system".into())
             }
-            Self::Entry { source, .. } | Self::Directory(source) => source.hint(),
-            Self::DanglingLink { .. } => None,
+            Self::Entry { source, .. } | Self::Directory(source) | Self::Target(source) => source.hint(),
+            Self::DanglingLink { .. } | Self::IntoItself { .. } => None,
         }
     }
 }

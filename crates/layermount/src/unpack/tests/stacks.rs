@@ -23,7 +23,7 @@ fn namespace(xattrs: OverlayXattrs) -> Namespace {
 }
 
 /// Reads what was unpacked as one tree; a tree that cannot be read is a difference.
-type Look = fn(&Stack) -> Result<std::io::Result<Tree>>;
+type Look = fn(&Stack) -> Result<io::Result<Tree>>;
 
 /// What differs between the model and the library; empty where they agree, also about what is refused.
 fn differences(stack: &[Vec<Entry>], xattrs: OverlayXattrs, look: Look) -> Vec<String> {
@@ -50,13 +50,13 @@ fn unpacked(stack: &[Vec<Entry>], xattrs: OverlayXattrs) -> Result<Stack> {
 }
 
 /// Mounts an overlay of the layers.
-fn mounted(unpacked: &Stack) -> Result<std::io::Result<Tree>> {
+fn mounted(unpacked: &Stack) -> Result<io::Result<Tree>> {
     let mount = Overlay::new(unpacked.layer_stack()).upper(Upper::ReadOnly).mount()?;
     Ok(observe(mount.directory().unwrap()))
 }
 
 /// Flattens the layers into one directory.
-fn flattened(unpacked: &Stack) -> Result<std::io::Result<Tree>> {
+fn flattened(unpacked: &Stack) -> Result<io::Result<Tree>> {
     let flat = unpacked.place().join("layers/flat");
     unpacked.layer_stack().flatten_into(&flat)?;
     let found = observe(open(&flat).as_fd());
@@ -127,7 +127,7 @@ impl Stack {
     /// What a store would hand out for these layers.
     pub(super) fn layer_stack(&self) -> LayerStack {
         let layers = (self.layers.iter())
-            .map(|(path, fd)| StackedLayer::new(fd.try_clone().unwrap(), path.clone(), None))
+            .map(|(path, fd)| StackedLayer::new(fd.try_clone().unwrap().into(), path.clone()))
             .collect();
         LayerStack::new(layers, self.options.xattrs, self.root.clone().unwrap_or_default())
     }
