@@ -33,7 +33,7 @@
 //!   what is damaged.
 
 mod archive;
-mod entry;
+pub(crate) mod entry;
 mod lock;
 mod prune;
 mod realize;
