@@ -61,11 +61,21 @@ impl Seen {
             if !matches!(flag, b'x' | b'g' | b'L' | b'K') {
                 return Headers { extended, own };
             }
-            let size = own.entry_size().expect("its size was read before") as usize;
+            let size = size_of_data(own) as usize;
             let (data, behind) = behind.split_at(size.next_multiple_of(BLOCK));
             extended.push((flag, data));
             rest = behind;
         }
+    }
+}
+
+/// The size field of a header that was accepted: octal digits up to a NUL, or base-256. Blank is none.
+pub(super) fn size_of_data(header: &tar::Header) -> u64 {
+    let field = &header.as_old().size;
+    match field[0] & 0x80 {
+        0 => (field.iter().take_while(|byte| **byte != 0).filter(|byte| byte.is_ascii_digit()))
+            .fold(0, |size, digit| size * 8 + u64::from(digit - b'0')),
+        _ => field[4..].iter().fold(0, |size, byte| size << 8 | u64::from(*byte)),
     }
 }
 

@@ -151,7 +151,7 @@ fn check_kind(seen: &Seen, theirs: &ParsedEntry<'_>, sparse: Option<(u64, Vec<(u
     let target = theirs.link_target.as_deref().unwrap_or_default();
     let target = target.split(|byte| *byte == 0).next().unwrap_or_default();
     let device = || Device { major: theirs.dev_major.unwrap_or_default(), minor: theirs.dev_minor.unwrap_or_default() };
-    let is_v7_directory = theirs.header.as_bytes()[156] == 0 && theirs.path.ends_with(b"/");
+    let is_v7_directory = theirs.header.as_bytes()[156] == 0 && seen.entry.name.ends_with(b"/");
     let same = match (&seen.entry.kind, theirs.entry_type) {
         (Kind::File { size, sparse: map }, EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse) => {
             let map = map.as_ref().map(|map| {

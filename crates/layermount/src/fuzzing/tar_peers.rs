@@ -3,8 +3,6 @@
 mod gnu_tar;
 mod python;
 
-use std::io;
-
 use super::seen::{self, Seen};
 use crate::layer::Kind;
 
@@ -21,7 +19,7 @@ struct Listed {
 #[derive(Debug)]
 struct Listing {
     entries: Vec<Listed>,
-    /// The peer saw the archive's end, and complained of nothing before.
+    /// The peer came to the archive's end, and complained of nothing.
     whole: bool,
 }
 
@@ -36,7 +34,8 @@ enum Differs {
 }
 
 /// What this crate's reader takes has the same names, types, targets and sizes to GNU tar and to Python's tarfile. A peer may
-/// refuse, or stop with an error before the end: then what it has listed so far is compared.
+/// refuse. Python stops there, and what it has listed so far is compared; GNU tar goes on as best it can, so that nothing is
+/// compared of an archive that it has complained of.
 ///
 /// Where they differ on purpose is said at [`gnu_tar`] and [`python`].
 ///
@@ -46,14 +45,16 @@ enum Differs {
 pub fn tar_peers(archive: &[u8]) {
     let Ok(ours) = seen::read(archive) else { return };
     let gnu = gnu_tar::list(archive).expect("GNU tar is run");
-    compare("GNU tar", archive, &ours, &gnu, gnu_tar::differs);
+    if gnu.whole {
+        compare("GNU tar", archive, &ours, &gnu, gnu_tar::differs);
+    }
     let python = python::list(archive).expect("Python is run");
     compare("Python", archive, &ours, &python, python::differs);
 }
 
 /// Whether the peers are on this machine.
 #[cfg(test)]
-pub(super) fn are_here() -> io::Result<()> {
+pub(super) fn are_here() -> std::io::Result<()> {
     gnu_tar::list(&[])?;
     python::list(&[]).map(drop)
 }

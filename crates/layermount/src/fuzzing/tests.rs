@@ -32,18 +32,21 @@ fn target(name: &str) -> Option<fn(&[u8])> {
 
 #[test]
 fn what_was_found_once_stays_found() {
-    let mut ran = 0;
+    let (mut ran, mut broken) = (0, Vec::new());
     for (name, _) in TARGETS {
         let Ok(files) = std::fs::read_dir(fuzz().join("regressions").join(name)) else { continue };
         let Some(run) = target(name) else { continue };
         for file in files {
             let file = file.unwrap().path();
-            eprintln!("{}", file.display());
-            run(&std::fs::read(&file).unwrap());
+            let input = std::fs::read(&file).unwrap();
+            if std::panic::catch_unwind(|| run(&input)).is_err() {
+                broken.push(file);
+            }
             ran += 1;
         }
     }
     assert!(ran > 0, "no regressions are here");
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]

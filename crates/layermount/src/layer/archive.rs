@@ -228,6 +228,7 @@ impl<R: Read> Archive<R> {
                 }
             }
             // None of these has data, whatever its size field says (Go: isHeaderOnly).
+            b'1' if link.is_empty() => return Err(refuse(Refusal::Because("a hard link without a target"))),
             b'1' => Kind::HardLink(link),
             b'2' if link.is_empty() || link.contains(&0) => {
                 return Err(refuse(Refusal::Because("a symlink without a target")));

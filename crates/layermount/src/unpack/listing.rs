@@ -53,7 +53,8 @@ impl FromStr for Listing {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut files = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
+        // Not `lines`, which would take a carriage return for a part of the line's end.
+        for (index, line) in text.split_terminator('\n').enumerate() {
             let (path, content) = parse_line(line).ok_or(ParseListingError { number: index + 1 })?;
             files.insert(path.to_owned(), content);
         }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-use super::super::seen::Seen;
+use super::super::seen::{Seen, size_of_data};
 use super::{Differs, Listed, Listing, without_slashes};
 use crate::layer::Kind;
 
@@ -19,7 +19,7 @@ pub(super) fn differs(seen: &Seen, archive: &[u8]) -> Differs {
     let pax_size = headers.extended.iter().any(|(flag, data)| {
         *flag == b'x' && tar_core::PaxExtensions::new(data).flatten().any(|record| record.key_bytes() == b"size")
     });
-    let size = headers.own.entry_size().unwrap_or(1) != 0;
+    let size = size_of_data(headers.own) != 0;
     match &seen.entry.kind {
         Kind::File { .. } => {}
         Kind::HardLink(_) if !pax_size => {}

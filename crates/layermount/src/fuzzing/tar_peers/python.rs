@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
-use super::super::seen::Seen;
+use super::super::seen::{Seen, size_of_data};
 use super::{Differs, Listed, Listing, without_slashes};
 
 pub(super) fn differs(seen: &Seen, archive: &[u8]) -> Differs {
@@ -33,7 +33,7 @@ pub(super) fn differs(seen: &Seen, archive: &[u8]) -> Differs {
 fn runs_on(seen: &Seen, archive: &[u8], data: &[u8]) -> bool {
     let headers = &archive[seen.headers.clone()];
     let at = data.as_ptr() as usize - headers.as_ptr() as usize;
-    let size = tar::Header::from_byte_slice(&headers[at - 512..at]).entry_size().unwrap_or(0) as usize;
+    let size = size_of_data(tar::Header::from_byte_slice(&headers[at - 512..at])) as usize;
     let text = |bytes: &[u8]| bytes.iter().take_while(|byte| **byte != 0).count();
     text(&data[..size]) != text(data)
 }
