@@ -7,6 +7,7 @@
 //! This module exists only for fuzzing (`--cfg fuzzing`, which `cargo fuzz` sets) and in unit tests. It is no part of the API.
 
 mod bytes;
+#[cfg(feature = "zstd")]
 mod decode;
 mod layer_fold;
 mod oci_documents;
@@ -16,6 +17,7 @@ mod store_records;
 mod tar_entries;
 mod tar_peers;
 
+#[cfg(feature = "zstd")]
 pub use decode::decode;
 pub use layer_fold::layer_fold;
 pub use oci_documents::oci_documents;

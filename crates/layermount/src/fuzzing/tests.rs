@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use layermount_fixtures::seeds;
 
-const TARGETS: [(&str, fn(&[u8])); 8] = [
+type Target = fn(&[u8]);
+
+const TARGETS: &[(&str, Target)] = &[
+    #[cfg(feature = "zstd")]
     ("decode", super::decode),
     #[cfg(feature = "docker")]
     ("docker_replies", super::docker_replies),
@@ -20,7 +23,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-fn target(name: &str) -> Option<fn(&[u8])> {
+fn target(name: &str) -> Option<Target> {
     if name == "tar_peers"
         && let Err(error) = super::tar_peers::are_here()
     {
