@@ -36,6 +36,9 @@ mod decode;
 mod digest;
 mod enter;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod kernel;
 mod layer;

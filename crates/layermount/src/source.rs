@@ -6,12 +6,14 @@
 mod base64;
 #[cfg_attr(not(feature = "docker"), path = "source/docker_absent.rs")]
 mod docker;
-mod manifest;
+pub(crate) mod manifest;
 mod near;
 mod oci_layout;
 mod rootfs;
 mod stored;
 
+#[cfg(all(any(test, fuzzing), feature = "docker"))]
+pub(crate) use docker::fuzzing::docker_replies;
 pub use docker::{Docker, Pin};
 pub use oci_layout::OciLayouts;
 pub use rootfs::RootfsDirectories;

@@ -43,7 +43,7 @@
 
 mod archive;
 mod durability;
-mod entry;
+pub(crate) mod entry;
 mod held;
 mod in_use;
 mod lock;

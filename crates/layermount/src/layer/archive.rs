@@ -35,6 +35,12 @@ struct Pending {
     link: Option<Vec<u8>>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self { pax: None, name: None, link: None })
+    }
+}
+
 impl<R: BufRead> Archive<R> {
     pub(crate) fn new(input: R, limits: &LayerLimits) -> Self {
         Self { input, limits: limits.clone(), offset: 0, entries: 0, data: 0, padding: 0 }
@@ -56,15 +62,19 @@ impl<R: BufRead> Archive<R> {
                     once(&mut pending.pax, pax).map_err(at)?;
                 }
                 b'L' => {
-                    let name = text(&self.extension(&block)?).to_vec();
+                    let name = long_name(&self.extension(&block)?).map_err(at)?;
                     once(&mut pending.name, name).map_err(at)?;
                 }
                 b'K' => {
-                    let name = text(&self.extension(&block)?).to_vec();
+                    let name = long_name(&self.extension(&block)?).map_err(at)?;
                     once(&mut pending.link, name).map_err(at)?;
                 }
-                // Global headers say nothing to us, as in Go: applying their sizes would shift the stream.
-                b'g' => drop(self.extension(&block)?),
+                b'g' if pending.is_empty() => {
+                    let bytes = self.extension(&block)?;
+                    Pax::check_global(&bytes, &self.limits).map_err(at)?;
+                }
+                // Go and others forget the entry's own headers here, GNU tar and others do not.
+                b'g' => return Err(at(Refusal::Because("a global header between an entry and its extended header"))),
                 _ => {
                     self.entries += 1;
                     let limit = self.limits.entries;
@@ -98,6 +108,12 @@ impl<R: BufRead> Archive<R> {
         self.data = self.data.saturating_sub(count as u64);
     }
 
+    /// How much of the archive has been read.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     fn skip_data(&mut self) -> Result<()> {
         self.data = self.data.saturating_add(std::mem::take(&mut self.padding));
         while self.data > 0 {
@@ -114,9 +130,9 @@ impl<R: BufRead> Archive<R> {
 
     /// A header block; `None` at the end marker or the stream's end.
     fn header(&mut self, pending: &Pending) -> Result<Option<[u8; BLOCK]>> {
-        let end = |this: &Self| match pending {
-            Pending { pax: None, name: None, link: None } => Ok(None),
-            _ => Err(this.malformed(Refusal::Because("an extended header belongs to no entry"))),
+        let end = |this: &Self| match pending.is_empty() {
+            true => Ok(None),
+            false => Err(this.malformed(Refusal::Because("an extended header belongs to no entry"))),
         };
         let Some(first) = self.block()? else { return end(self) };
         if first != [0; BLOCK] {
@@ -200,6 +216,9 @@ impl<R: BufRead> Archive<R> {
                 if let Some(real) = pax.sparse.name {
                     name = real;
                 }
+                if name.ends_with(b"/") {
+                    return Err(refuse(Refusal::Because("a file with the name of a directory")));
+                }
                 match sparse {
                     None => Kind::File { size, sparse: None },
                     Some(sparse) => {
@@ -209,6 +228,7 @@ impl<R: BufRead> Archive<R> {
                 }
             }
             // None of these has data, whatever its size field says (Go: isHeaderOnly).
+            b'1' if link.is_empty() => return Err(refuse(Refusal::Because("a hard link without a target"))),
             b'1' => Kind::HardLink(link),
             b'2' if link.is_empty() || link.contains(&0) => {
                 return Err(refuse(Refusal::Because("a symlink without a target")));
@@ -235,12 +255,17 @@ impl<R: BufRead> Archive<R> {
         let mut regions = Vec::new();
         let fields: Vec<u8> = gnu.sparse.iter().flat_map(|field| [field.offset, field.numbytes].concat()).collect();
         sparse::old_regions(&fields, &mut regions, &self.limits)?;
-        let mut extended = gnu.isextended != [0];
+        let more = |flag: Option<&u8>| match flag {
+            Some(0) => Ok(false),
+            Some(1) => Ok(true),
+            _ => Err(Refusal::Because("the sparse map is malformed")),
+        };
+        let mut extended = more(gnu.isextended.first())?;
         while extended {
             let block = self.block()?.ok_or_else(|| SparseError::Other(truncated(self.offset).into()))?;
             let (fields, rest) = block.split_at(21 * 24);
             sparse::old_regions(fields, &mut regions, &self.limits)?;
-            extended = rest.first().is_some_and(|flag| *flag != 0);
+            extended = more(rest.first())?;
         }
         Ok(Sparse { size, regions })
     }
@@ -288,6 +313,15 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Refusal> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(Refusal::Because("two extended headers of one kind for one entry")),
+    }
+}
+
+/// A GNU long name or link target.
+fn long_name(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    match text(bytes) {
+        // Some readers then take the header's own name.
+        [] => Err(Refusal::Because("a long name is empty")),
+        name => Ok(name.to_vec()),
     }
 }
 

@@ -32,6 +32,9 @@ impl<'a> Block<'a> {
             (Some(b"ustar  \0"), _) => Format::Gnu,
             _ => Format::V7,
         };
+        if format == Format::Star && text(header_prefix(bytes)).len() > STAR_PREFIX {
+            return Err(Refusal::Because("the times in its header continue its name"));
+        }
         Ok(Self { header, format })
     }
 
@@ -47,11 +50,11 @@ impl<'a> Block<'a> {
     }
 
     fn prefix(&self) -> &[u8] {
-        let Some(ustar) = self.header.as_bytes().get(345..500) else { return &[] };
+        let ustar = header_prefix(self.header.as_bytes());
         match self.format {
             Format::V7 => &[],
             Format::Ustar => text(ustar),
-            Format::Star => text(ustar.get(..131).unwrap_or_default()),
+            Format::Star => text(ustar.get(..STAR_PREFIX).unwrap_or_default()),
             // Go before 1.8 and others wrote a ustar prefix under GNU magic, where GNU has times.
             Format::Gnu => {
                 let time =
@@ -115,6 +118,14 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Where ustar has the prefix of the name.
+fn header_prefix(bytes: &[u8; BLOCK]) -> &[u8] {
+    bytes.get(345..500).unwrap_or_default()
+}
+
+/// The length of the prefix in star's headers, where other readers look for ustar's.
+const STAR_PREFIX: usize = 131;
+
 const UID: &str = "the user ID is out of range";
 const GID: &str = "the group ID is out of range";
 
@@ -155,8 +166,14 @@ pub(super) fn signed(field: &[u8]) -> Option<i64> {
             rest.iter().try_fold(top, |number, byte| number.checked_mul(256)?.checked_add(i64::from(*byte)))
         }
         _ => {
-            let padding = field.iter().take_while(|byte| matches!(byte, b' ' | 0)).count();
-            let digits = text(field.get(padding..)?).trim_ascii_end();
+            let number = text(field);
+            let spaces = number.iter().take_while(|byte| **byte == b' ').count();
+            let digits = number.get(spaces..)?.trim_ascii_end();
+            // Digits behind a NUL count for Go and for nobody else.
+            let behind = field.get(number.len()..)?;
+            if digits.is_empty() && behind.iter().any(|byte| !matches!(byte, b' ' | 0)) {
+                return None;
+            }
             digits.iter().try_fold(0_i64, |number, digit| match digit {
                 b'0'..=b'7' => number.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
                 _ => None,

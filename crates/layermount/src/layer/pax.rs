@@ -54,6 +54,16 @@ impl Pax {
         Ok(pax)
     }
 
+    /// Judges a global header. What it says counts for nothing, as in Go; but GNU tar and others apply its records to every
+    /// entry, which would then have another name or end elsewhere.
+    pub(super) fn check_global(bytes: &[u8], limits: &LayerLimits) -> Result<(), Refusal> {
+        let pax = Self::parse(bytes, limits)?;
+        if pax.path.is_some() || pax.link_path.is_some() || pax.size.is_some() || pax.sparse.present {
+            return Err(Refusal::Because("a global header gives every entry a name or size"));
+        }
+        Ok(())
+    }
+
     fn take(&mut self, key: &[u8], value: &[u8], limits: &LayerLimits) -> Result<(), Refusal> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             return self.take_xattr(name, value, limits);
@@ -61,11 +71,12 @@ impl Pax {
         if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
             return self.sparse.take(key, value, limits);
         }
-        // An empty value takes back what an earlier record said; the header's own field counts again.
+        // An empty owner or time takes back what an earlier record said; the header's own field counts again. Of empty names
+        // and sizes readers think differently.
         match key {
-            b"path" => self.path = name(value)?,
-            b"linkpath" => self.link_path = name(value)?,
-            b"size" => self.size = number(value, "the PAX size is not a number")?,
+            b"path" => self.path = Some(name(value)?),
+            b"linkpath" => self.link_path = Some(name(value)?),
+            b"size" => self.size = Some(decimal(value, Refusal::Because("the PAX size is not a number"))?),
             b"uid" => self.uid = owner(value, "the PAX user ID is out of range")?,
             b"gid" => self.gid = owner(value, "the PAX group ID is out of range")?,
             b"mtime" => self.mtime = if value.is_empty() { None } else { Some(time(value)?) },
@@ -97,11 +108,11 @@ impl SparseRecords {
         const ORDER: Refusal = Refusal::Because("GNU.sparse.offset and GNU.sparse.numbytes do not alternate");
         self.present = true;
         match key {
-            b"major" => self.version.0 = number(value, WHAT)?,
-            b"minor" => self.version.1 = number(value, WHAT)?,
-            b"name" => self.name = name(value)?,
-            b"size" | b"realsize" => self.size = number(value, WHAT)?,
-            b"numblocks" => self.count = number(value, WHAT)?,
+            b"major" => once(&mut self.version.0, decimal(value, Refusal::Because(WHAT))?)?,
+            b"minor" => once(&mut self.version.1, decimal(value, Refusal::Because(WHAT))?)?,
+            b"name" => self.name = Some(name(value)?),
+            b"size" | b"realsize" => self.size = Some(decimal(value, Refusal::Because(WHAT))?),
+            b"numblocks" => self.count = Some(decimal(value, Refusal::Because(WHAT))?),
             b"offset" if self.numbers.len().is_multiple_of(2) => {
                 self.numbers.push(decimal(value, Refusal::Because(WHAT))?)
             }
@@ -129,11 +140,22 @@ pub(super) fn check_regions(count: usize, limits: &LayerLimits) -> Result<(), Re
     Ok(())
 }
 
-fn name(value: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+fn name(value: &[u8]) -> Result<Vec<u8>, Refusal> {
     if value.contains(&0) {
         return Err(Refusal::Because("a PAX name has a NUL byte"));
     }
-    Ok((!value.is_empty()).then(|| value.to_vec()))
+    if value.is_empty() {
+        return Err(Refusal::Because("a PAX name is empty"));
+    }
+    Ok(value.to_vec())
+}
+
+/// The version decides where the map is: given twice, readers would look in two places.
+fn once(place: &mut Option<u64>, value: u64) -> Result<(), Refusal> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::Because("a GNU.sparse version is given twice")),
+    }
 }
 
 fn number(value: &[u8], what: &'static str) -> Result<Option<u64>, Refusal> {

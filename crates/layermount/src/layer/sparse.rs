@@ -31,7 +31,8 @@ impl SparseRecords {
         let size = self.size.ok_or(Refusal::Because("GNU.sparse records without a size"))?;
         match self.version {
             (Some(1), Some(0)) if self.numbers.is_empty() => Ok(Some(PaxMap::InData { size })),
-            (None, None) | (Some(0), Some(0 | 1)) if self.count.is_some() || !self.numbers.is_empty() => {
+            // A map of nothing would be no map to other readers; GNU tar writes one region at least.
+            (None, None) | (Some(0), Some(0 | 1)) if !self.numbers.is_empty() => {
                 let regions = pair(&self.numbers)?;
                 if self.count.is_some_and(|count| count != regions.len() as u64) {
                     return Err(MAP);
@@ -47,8 +48,11 @@ impl SparseRecords {
 pub(super) fn old_regions(fields: &[u8], regions: &mut Vec<Region>, limits: &LayerLimits) -> Result<(), Refusal> {
     for field in fields.chunks_exact(24) {
         let (offset, length) = field.split_at(12);
-        if length.starts_with(&[0]) {
-            break;
+        match (offset.starts_with(&[0]), length.starts_with(&[0])) {
+            (true, true) => break,
+            (false, false) => {}
+            // GNU tar ends the map at a length that is missing, Go at an offset.
+            _ => return Err(MAP),
         }
         let number = |field| unsigned(field, "the sparse map is malformed");
         regions.push(Region { offset: number(offset)?, length: number(length)? });

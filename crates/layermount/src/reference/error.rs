@@ -75,7 +75,10 @@ impl Fault for ParseReferenceError {
             _ if self.text.starts_with(['/', '.', '~']) => {
                 Some("a directory is written oci:DIR (an OCI layout) or rootfs:DIR (a whole tree)".to_owned())
             }
-            Reason::UpperCase { .. } => Some(format!("names are lower case: {}", self.text.to_lowercase())),
+            // Behind the upper case letter, the text may hold anything.
+            Reason::UpperCase { .. } => {
+                Some(format!("names are lower case: {}", self.text.to_lowercase().escape_debug()))
+            }
             Reason::Transport(word) if word == "docker://" || word.starts_with("http") => Some(
                 "images are not fetched from registries yet: use 'docker pull', or 'skopeo copy docker://NAME oci:DIR:NAME', \
                  and then NAME or oci:DIR:NAME"

@@ -13,6 +13,8 @@ mod config;
 mod endpoint;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod http;
 mod locate;
 mod pin;

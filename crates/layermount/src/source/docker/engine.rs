@@ -165,6 +165,12 @@ impl Engine {
         }
     }
 
+    /// An engine that nobody has spoken to.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn unasked() -> Self {
+        Self { client: Client::new(Endpoint::Unix("/nonexistent".into())), version: OURS, info: OnceLock::new() }
+    }
+
     pub(super) fn endpoint(&self) -> &Endpoint {
         self.client.endpoint()
     }

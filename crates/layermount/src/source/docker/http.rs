@@ -163,9 +163,21 @@ fn message(body: Vec<u8>) -> String {
         message: String,
     }
     match serde_json::from_slice::<Answer>(&body) {
-        Ok(answer) => answer.message,
-        Err(_) => String::from_utf8_lossy(&body).trim().chars().take(300).collect(),
+        Ok(answer) => printable(&answer.message),
+        Err(_) => printable(String::from_utf8_lossy(&body).trim()),
     }
+}
+
+/// Not too long, and without what would drive a terminal. Quotes stay as they are.
+fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for character in text.chars().take(1000) {
+        match character {
+            '"' | '\'' | '\\' => printable.push(character),
+            other => printable.extend(other.escape_debug()),
+        }
+    }
+    printable
 }
 
 /// Marks an error of connecting, so that it can be told from one of an open connection.

@@ -318,7 +318,7 @@ fn a_blob_that_comes_byte_by_byte() {
     for blob in [gzip.finish().unwrap(), tar] {
         let place = tempfile::tempdir().unwrap();
         let mut decoder = Decoder::new(Slow(&blob), None, &DecodeLimits::default()).unwrap();
-        unpack(&mut decoder, open(place.path()).as_fd(), &options(OverlayXattrs::User)).unwrap();
+        unpack(&mut decoder, open(place.path()).as_fd(), &mut io::sink(), &options(OverlayXattrs::User)).unwrap();
         decoder.finish().unwrap();
         assert_eq!(fs::read(place.path().join("a")).unwrap().len(), 7000);
     }
