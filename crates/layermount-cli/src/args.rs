@@ -156,6 +156,10 @@ pub(crate) struct Making {
     /// Refuse layers that ask for more than this, such as tar-bytes=10g; --help lists the names
     #[arg(long = "limit", value_name = "NAME=VALUE", long_help = LimitSetting::help())]
     pub(crate) limits: Vec<LimitSetting>,
+
+    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
+    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) durable: bool,
 }
 
 #[derive(Debug, Args)]
@@ -173,10 +177,6 @@ pub(crate) struct MountArgs {
 
     #[command(flatten)]
     pub(crate) making: Making,
-
-    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
-    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
-    pub(crate) durable: bool,
 
     /// The image
     pub(crate) image: String,
@@ -199,10 +199,6 @@ pub(crate) struct PullArgs {
     #[command(flatten)]
     pub(crate) making: Making,
 
-    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
-    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
-    pub(crate) durable: bool,
-
     /// The image
     pub(crate) image: String,
 }
@@ -212,9 +208,8 @@ pub(crate) struct UnpackArgs {
     #[command(flatten)]
     pub(crate) choice: Choice,
 
-    /// What layers become in the store: auto, dir or erofs
-    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
-    pub(crate) backing: Backing,
+    #[command(flatten)]
+    pub(crate) making: Making,
 
     /// The image
     pub(crate) image: String,

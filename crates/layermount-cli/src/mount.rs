@@ -16,7 +16,7 @@ use crate::session::Session;
 
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<()> {
     check_directory(&args.dir)?;
-    let session = Session::open(global)?.durable(args.durable);
+    let session = Session::open(global)?.durable(args.making.durable);
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();

@@ -13,7 +13,7 @@ use crate::text::{counted, elapsed};
 
 pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let since = Instant::now();
-    let session = Session::open(global)?.durable(args.durable);
+    let session = Session::open(global)?.durable(args.making.durable);
     let image = session.resolve(&args.image, &args.choice)?;
     let realized = session.realize(&image, &args.image, &args.choice, &args.making)?;
     session.store.record(&image)?;

@@ -17,7 +17,7 @@ use crate::signals::{Ended, Signals};
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
     let variables = variables(args)?;
-    let session = Session::open(global)?.durable(args.durable);
+    let session = Session::open(global)?.durable(args.making.durable);
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
         return run_inside(args, typed, &session, &image, variables);

@@ -16,9 +16,9 @@ use crate::text::{counted, elapsed};
 pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let begin = Instant::now();
     check_directory(&args.dir)?;
-    let session = Session::open(global)?;
+    let session = Session::open(global)?.durable(args.making.durable);
     let image = session.resolve(&args.image, &args.choice)?;
-    let stack = session.realize(&image, args.backing)?.stack;
+    let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
     let shown = args.dir.display();
     let flattened =

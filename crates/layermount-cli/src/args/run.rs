@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::value::{absolute_path, network};
@@ -70,10 +69,6 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) making: Making,
-
-    /// Have all on disk before going on, so that a power cut loses nothing (LAYERMOUNT_DURABLE=1)
-    #[arg(long, env = "LAYERMOUNT_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
-    pub(crate) durable: bool,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

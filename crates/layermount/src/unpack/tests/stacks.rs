@@ -85,7 +85,9 @@ fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack
             refused += 1;
         }
         if !differences(&stack, xattrs, look).is_empty() {
-            let smallest = shrink(&stack, &mut |stack| !differences(stack, xattrs, look).is_empty());
+            // Without layers there is nothing to compare.
+            let differs = |stack: &stacks::Stack| !stack.is_empty() && !differences(stack, xattrs, look).is_empty();
+            let smallest = shrink(&stack, &mut |stack| differs(stack));
             let differences = differences(&smallest, xattrs, look).join("\n");
             panic!("seed {seed}, {} xattrs:\n{}\n{differences}", xattrs.as_str(), recipe(&smallest));
         }
