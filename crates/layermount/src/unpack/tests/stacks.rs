@@ -84,12 +84,14 @@ fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack
         if merged(&stack, namespace(xattrs)).is_err() {
             refused += 1;
         }
-        if !differences(&stack, xattrs, look).is_empty() {
+        let first = differences(&stack, xattrs, look);
+        if !first.is_empty() {
             // Without layers there is nothing to compare.
             let differs = |stack: &stacks::Stack| !stack.is_empty() && !differences(stack, xattrs, look).is_empty();
             let smallest = shrink(&stack, &mut |stack| differs(stack));
             let differences = differences(&smallest, xattrs, look).join("\n");
-            panic!("seed {seed}, {} xattrs:\n{}\n{differences}", xattrs.as_str(), recipe(&smallest));
+            let (recipe, first) = (recipe(&smallest), first.join("\n"));
+            panic!("seed {seed}, {} xattrs:\n{recipe}\n{differences}\nbefore it was made small:\n{first}", xattrs.as_str());
         }
     }
     eprintln!("{count} stacks, {refused} of them refused");
