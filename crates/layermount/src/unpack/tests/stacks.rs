@@ -91,7 +91,10 @@ fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack
             let smallest = shrink(&stack, &mut |stack| differs(stack));
             let differences = differences(&smallest, xattrs, look).join("\n");
             let (recipe, first) = (recipe(&smallest), first.join("\n"));
-            panic!("seed {seed}, {} xattrs:\n{recipe}\n{differences}\nbefore it was made small:\n{first}", xattrs.as_str());
+            panic!(
+                "seed {seed}, {} xattrs:\n{recipe}\n{differences}\nbefore it was made small:\n{first}",
+                xattrs.as_str()
+            );
         }
     }
     eprintln!("{count} stacks, {refused} of them refused");
