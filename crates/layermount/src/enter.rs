@@ -106,9 +106,23 @@ impl Entered {
     }
 }
 
+/// How many threads this process has.
+///
+/// `pthread_join(3)` returns when a thread has let go of its memory, and a moment later the kernel takes it off the list: those
+/// that [`Store::realize`](crate::Store::realize) has used may still be there.
 fn threads() -> Result<usize, SyscallError> {
-    let tasks = std::fs::read_dir("/proc/self/task").syscall("open", || "/proc/self/task".to_owned())?;
-    Ok(tasks.count())
+    const PATIENCE: usize = 20;
+    let count = || -> Result<usize, SyscallError> {
+        let tasks = std::fs::read_dir("/proc/self/task").syscall("open", || "/proc/self/task".to_owned())?;
+        Ok(tasks.count())
+    };
+    for _ in 0..PATIENCE {
+        if count()? == 1 {
+            return Ok(1);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    count()
 }
 
 /// An image that cannot be entered.
