@@ -148,7 +148,7 @@ fn an_image_that_lost_a_layer_says_so() {
         (error.kind(), error.hint().unwrap()),
         (ErrorKind::BlobNotFound, "pull the image again from the place where it came from".to_owned())
     );
-    assert!(!base.exists());
+    assert!(base.join("damaged").exists(), "it is not compared again");
     assert_eq!(world.realize(), (0, 1));
 }
 
@@ -163,5 +163,44 @@ fn a_durable_store_marks_what_is_on_disk_and_needs_no_comparison() {
     durable.record(&world.image).unwrap();
     assert_eq!(marked(), 3, "also what was there already");
     world.layers().iter().for_each(|layer| age(layer));
+    assert_eq!(world.realize(), (0, 0));
+}
+
+/// Dies as soon as a layer is published.
+#[derive(Debug)]
+struct Dies;
+
+impl Progress for Dies {
+    fn layer(&self, _: &Layer, event: LayerEvent) {
+        assert!(event != LayerEvent::Ready, "on purpose");
+    }
+}
+
+#[test]
+fn a_layer_that_was_on_disk_is_not_any_more_once_it_is_completed() {
+    let world = World::new();
+    world.realize();
+    let second = world.layers().swap_remove(1);
+    std::fs::remove_dir_all(&second).unwrap();
+    let store = world.store();
+    let die = || store.realize_with(&world.image, &RealizeOptions::default().progress(&Dies));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(die)).unwrap_err();
+    let is_open = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("open-"));
+    let mut beside = std::fs::read_dir(second.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    age(&beside.find(is_open).expect("the layer waits to be completed"));
+    assert_eq!(world.realize(), (1, 0));
+    assert!(second.exists() && !second.join("on-disk").exists());
+}
+
+#[test]
+fn a_layer_of_an_unknown_boot_is_compared_once() {
+    let world = World::new();
+    world.realize();
+    let base = world.layers().swap_remove(0);
+    let record = base.join("layer.json");
+    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    document["boot"] = serde_json::Value::Null;
+    std::fs::write(record, document.to_string()).unwrap();
+    assert_eq!(world.realize(), (1, 0));
     assert_eq!(world.realize(), (0, 0));
 }

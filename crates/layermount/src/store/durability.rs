@@ -8,13 +8,15 @@
 //! - A layer that is known to be on disk has the mark [`ON_DISK`] beside its tree: an empty file, which has no content to
 //!   lose. It is made after `syncfs(2)` has returned, so that where it is, the rest is.
 //! - A layer without the mark, of another boot, is compared with its listing before it is used. If it is whole, what was read
-//!   came from the disk, and it gets the mark; if not, it is marked as damaged and counts as absent.
+//!   came from the disk, and it gets the mark; if not, it is marked as damaged and counts as absent. Where the boot is not
+//!   known, the mark waits for `syncfs(2)` here, too.
+//! - Completing a layer changes its tree, so that it loses the mark first.
 //!
 //! This rests on two things. Changes of one file system's names and attributes become permanent in the order in which they
 //! were made, or not at all: true of ext4, XFS and btrfs, whose journals and trees are written whole (and which
 //! `syncfs(2)` waits for). And `syncfs` reports what could not be written: since Linux 5.8.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -55,13 +57,22 @@ pub(super) fn is_whole(entry: &Entry, checking: &mut dyn FnMut()) -> Result<bool
         return Ok(true);
     }
     checking();
-    let is_whole = verify::is_whole(entry)?;
-    match if is_whole { mark(entry) } else { entry.mark_damaged() } {
-        Ok(()) => Ok(is_whole),
+    if !verify::is_whole(entry)? {
+        return match entry.mark_damaged() {
+            Ok(()) => Ok(false),
+            // Nothing can be made there that could be taken for it.
+            Err(error) if error.errno() == Errno::ROFS => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+    }
+    if entry.record.boot.is_none() || boot_id().is_none() {
+        // That may have been this very boot, and what was read may not be on the disk yet.
+        sync(entry.tree(), || shown(entry))?;
+    }
+    match mark(entry) {
+        Ok(()) => Ok(true),
         // Then it will be looked at again.
-        Err(error) if matches!(error.errno(), Errno::ROFS | Errno::ACCESS | Errno::NOSPC | Errno::DQUOT) => {
-            Ok(is_whole)
-        }
+        Err(error) if matches!(error.errno(), Errno::ROFS | Errno::ACCESS | Errno::NOSPC | Errno::DQUOT) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -103,6 +114,14 @@ fn mark(entry: &Entry) -> Result<(), SyscallError> {
     rustix::fs::openat(entry.directory()?, ON_DISK, flags, Mode::RUSR | Mode::WUSR)
         .map(drop)
         .syscall("openat", || format!("{}, O_CREAT", shown(entry)))
+}
+
+/// Takes the mark from a layer, before its tree is changed.
+pub(super) fn unmark(directory: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    match rustix::fs::unlinkat(directory, ON_DISK, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SyscallError::new("unlinkat", ON_DISK, errno)),
+    }
 }
 
 fn shown(entry: &Entry) -> String {

@@ -406,6 +406,7 @@ impl Work<'_> {
             let base = below.iter().rposition(|entry| entry.record.unpacked.opaque_root).unwrap_or(0);
             let lowers: Vec<_> = below[base..].iter().map(|entry| entry.tree()).collect();
             let directory = stage.make_directory(STAGED)?;
+            durability::unmark(directory.as_fd())?;
             let mut listing = extend_listing(directory.as_fd())?;
             complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
