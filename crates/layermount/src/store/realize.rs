@@ -285,7 +285,9 @@ impl Work<'_> {
             worker();
             // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
             for other in others {
-                let _ = other.join();
+                if let Err(panic) = other.join() {
+                    std::panic::resume_unwind(panic);
+                }
             }
         });
         match failure.into_inner() {
