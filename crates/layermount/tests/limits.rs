@@ -155,7 +155,7 @@ fn paths() {
     let symlink = archive(|tar| append(tar, "link", tar::EntryType::Symlink, &[], &[]));
     holds(&built(vec![symlink], Compression::Gzip), &defaults, Limit::PathBytes, 31, "link");
     // What the kernel could not name is refused whatever is said.
-    let longer = "d/".repeat(2048);
+    let longer = "d/".repeat(2048) + "f";
     let (error, hint) =
         realize(&file("x", &[("path", longer.as_bytes())], b""), defaults.with(Limit::PathBytes, u64::MAX))
             .unwrap_err();
