@@ -61,7 +61,7 @@ pub struct Limits {
 
 impl Limit {
     /// All there are.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: &[Self] = &[
         Self::TarBytes,
         Self::ImageBytes,
         Self::ExpansionRatio,
@@ -143,7 +143,7 @@ impl Limit {
     pub(crate) fn hint(self, value: u64) -> String {
         let kind = if self.is_bytes() { "SIZE" } else { "NUMBER" };
         match value >= self.most() {
-            true => "more than that cannot be had on Linux".to_owned(),
+            true => "more than that cannot be had".to_owned(),
             false => format!("if the image can be trusted, raise the limit (--limit {self}={kind})"),
         }
     }
@@ -168,7 +168,8 @@ impl Fault for UnknownLimit {
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("there are {}", Limit::ALL.map(Limit::as_str).join(", ")))
+        let names: Vec<_> = Limit::ALL.iter().map(|limit| limit.as_str()).collect();
+        Some(format!("there are {}", names.join(", ")))
     }
 }
 
@@ -176,7 +177,7 @@ impl FromStr for Limit {
     type Err = crate::Error;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|limit| limit.as_str() == name);
+        let found = Self::ALL.iter().copied().find(|limit| limit.as_str() == name);
         found.ok_or_else(|| UnknownLimit { name: name.to_owned() }.into())
     }
 }
@@ -185,23 +186,26 @@ impl Default for Limits {
     fn default() -> Self {
         let DecodeLimits { tar_bytes, ratio, ratio_floor } = DecodeLimits::default();
         let layer = LayerLimits::default();
-        Self {
-            values: Limit::ALL.map(|limit| match limit {
-                Limit::TarBytes => tar_bytes,
-                Limit::ImageBytes => 512 << 30,
-                Limit::ExpansionRatio => ratio,
-                Limit::ExpansionFloor => ratio_floor,
-                Limit::Entries => layer.entries,
-                Limit::PathBytes => layer.path_bytes as u64,
-                Limit::PathDepth => layer.path_depth as u64,
-                Limit::ExtensionBytes => layer.extension_bytes,
-                Limit::Xattrs => layer.xattrs as u64,
-                Limit::XattrBytes => layer.xattr_bytes as u64,
-                Limit::SparseRegions => layer.sparse_regions as u64,
-                Limit::SymlinkComponents => layer.symlink_components,
-                Limit::KeptBytes => layer.kept_bytes,
-            }),
+        let value = |limit| match limit {
+            Limit::TarBytes => tar_bytes,
+            Limit::ImageBytes => 512 << 30,
+            Limit::ExpansionRatio => ratio,
+            Limit::ExpansionFloor => ratio_floor,
+            Limit::Entries => layer.entries,
+            Limit::PathBytes => layer.path_bytes as u64,
+            Limit::PathDepth => layer.path_depth as u64,
+            Limit::ExtensionBytes => layer.extension_bytes,
+            Limit::Xattrs => layer.xattrs as u64,
+            Limit::XattrBytes => layer.xattr_bytes as u64,
+            Limit::SparseRegions => layer.sparse_regions as u64,
+            Limit::SymlinkComponents => layer.symlink_components,
+            Limit::KeptBytes => layer.kept_bytes,
+        };
+        let mut values = [0; Limit::ALL.len()];
+        for (place, limit) in values.iter_mut().zip(Limit::ALL) {
+            *place = value(*limit);
         }
+        Self { values }
     }
 }
 
@@ -251,11 +255,11 @@ mod tests {
 
     #[test]
     fn every_limit_has_a_name_and_a_place() {
-        for (index, limit) in Limit::ALL.into_iter().enumerate() {
+        for (index, &limit) in Limit::ALL.iter().enumerate() {
             assert_eq!(limit as usize, index);
             assert_eq!(limit.as_str().parse::<Limit>().unwrap(), limit);
             let changed = Limits::default().with(limit, 7);
-            for other in Limit::ALL {
+            for &other in Limit::ALL {
                 let expected = if other == limit { 7 } else { Limits::default().get(other) };
                 assert_eq!(changed.get(other), expected, "{limit}, {other}");
             }
@@ -270,8 +274,7 @@ mod tests {
 
     #[test]
     fn limits_arrive_where_they_count() {
-        let limits =
-            Limit::ALL.into_iter().zip(1..).fold(Limits::default(), |limits, (limit, n)| limits.with(limit, n));
+        let limits = Limit::ALL.iter().zip(1..).fold(Limits::default(), |limits, (limit, n)| limits.with(*limit, n));
         let DecodeLimits { tar_bytes, ratio, ratio_floor } = limits.decode();
         assert_eq!((tar_bytes, limits.get(Limit::ImageBytes), ratio, ratio_floor), (1, 2, 3, 4));
         let layer = limits.layer();

@@ -156,7 +156,7 @@ impl LimitSetting {
     pub(crate) fn help() -> String {
         let mut help =
             "Refuse layers that ask for more than VALUE of something. May be given several times. NAME is\n".to_owned();
-        for limit in Limit::ALL {
+        for &limit in Limit::ALL {
             let default = Limits::default().get(limit);
             let default = if limit.is_bytes() { text::bytes(default) } else { default.to_string() };
             help.push_str(&format!("\n- {limit}: {} [default: {default}]", limit.describe()));
