@@ -129,20 +129,23 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
     // Asked only now, under the locks: an image may have been recorded, or a layer mounted, just before its user let go.
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
-    for (name, need, claimed) in candidates {
-        if need == Need::None && needed.contains(name) {
-            continue;
+    // All are moved away before the first is deleted, which may take long: nobody who needs one of the others waits for that.
+    Stage::with(root, |stage| {
+        for (name, need, claimed) in candidates {
+            if need == Need::None && needed.contains(name) {
+                continue;
+            }
+            if is_mounted(&mounted, shelf, name, &claimed)? {
+                pruned.in_use.push(name.clone());
+                continue;
+            }
+            // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
+            if stage.take(shelf.directory().as_fd(), name, name)? {
+                pruned.layers.push(name.clone());
+            }
         }
-        if is_mounted(&mounted, shelf, name, &claimed)? {
-            pruned.in_use.push(name.clone());
-            continue;
-        }
-        // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
-        if Stage::with(root, |stage| stage.take(shelf.directory().as_fd(), name, name))? {
-            pruned.layers.push(name.clone());
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Lock files outlive what they guarded; one that nobody holds can go.
