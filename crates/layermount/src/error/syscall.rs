@@ -63,12 +63,14 @@ impl Fault for SyscallError {
 
     fn hint(&self) -> Option<String> {
         // Of calls that make mounts, ENOSPC says something else: too many of them.
-        const MAKE_FILES: [&str; 14] = [
+        const MAKE_FILES: [&str; 16] = [
             "mkdir",
             "mkdirat",
             "openat",
             "write",
             "pwrite",
+            "pwrite64",
+            "copy_file_range",
             "ftruncate",
             "linkat",
             "symlinkat",
