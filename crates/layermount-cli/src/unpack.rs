@@ -1,6 +1,7 @@
 //! `layermount unpack`: an image's tree as a plain directory.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -23,6 +24,9 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
     let shown = args.dir.display();
     let flattened =
         stack.flatten_into(&args.dir).map_err(|error| explain(error).context(format!("cannot unpack into {shown}")))?;
+    if args.making.durable {
+        sync(&args.dir).map_err(|error| Failure::io(format!("cannot write {shown} to the disk"), error))?;
+    }
     session.report.phase(Phase::Unpack, since, || format!("copied to {shown}"));
     if flattened.skipped_xattrs > 0 {
         session.report.warn(&format!(
@@ -37,6 +41,11 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
         writeln!(out, "{name}: {files} of {layers} in {shown} ({})", elapsed(begin.elapsed()))?;
     }
     Ok(())
+}
+
+/// The tree may lie on another file system than the store, of which the library takes care.
+fn sync(directory: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(directory)?)?)
 }
 
 fn explain(error: layermount::Error) -> Failure {
@@ -59,7 +68,7 @@ fn check_directory(directory: &Path) -> Result<()> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::new(ErrorKind::InvalidInput, format!("{shown} is not empty"))
             .with_hint("name a directory that is empty, or is not there yet")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
             match parent {
                 Some(parent) if !parent.is_dir() => {
@@ -69,7 +78,7 @@ fn check_directory(directory: &Path) -> Result<()> {
                 _ => Ok(()),
             }
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(Failure::new(ErrorKind::InvalidInput, format!("{shown} is not a directory")))
         }
         Err(error) => Err(Failure::io(format!("cannot unpack into {shown}"), error)),

@@ -6,9 +6,10 @@ mod world;
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
-use world::{World, private_mounts, root};
+use world::{World, missing, private_mounts, program, root};
 
 fn shell() -> Option<(World, String)> {
     root()?;
@@ -146,6 +147,28 @@ fn an_image_is_unpacked_as_it_is_mounted() {
 }
 
 #[test]
+fn a_tree_that_is_to_be_durable_is_written_to_the_disk() {
+    let Some((world, layout)) = shell() else { return };
+    if program("strace").is_none() {
+        return;
+    }
+    let (tree, log) = (world.path().join("tree"), world.path().join("log"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-e", "trace=syncfs", "-o"]).arg(&log);
+    strace.arg(world.layermount().get_program()).arg("--store").arg(world.store());
+    strace.args(["unpack", "--durable", &format!("oci:{layout}:shell")]).arg(&tree);
+    let output = strace.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("ptrace") {
+        return missing("strace", "processes cannot be traced here");
+    }
+    assert!(output.status.success(), "{said}");
+    let calls = std::fs::read_to_string(&log).unwrap();
+    let of = |path: &Path| calls.lines().filter(|call| call.contains(path.to_str().unwrap())).count();
+    assert_eq!((of(&world.store()), of(&tree)), (1, 1), "{calls}");
+}
+
+#[test]
 fn damage_is_found_and_prune_makes_room() {
     let Some((world, layout)) = shell() else { return };
     world.output(&["pull", &format!("oci:{layout}:shell")]);
@@ -201,7 +224,7 @@ fn what_is_mounted_elsewhere_is_neither_pruned_nor_replaced() {
     let reference = format!("oci:{layout}:shell");
     let target = world.path().join("mounted");
     std::fs::create_dir(&target).unwrap();
-    let mut holder = std::process::Command::new("unshare")
+    let mut holder = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c"])
         .arg(r#""$0" --store "$1" mount "$2" "$3" && echo mounted && exec cat"#)
         .args([assert_cmd::cargo::cargo_bin!("layermount"), &world.store()])
