@@ -240,7 +240,7 @@ impl Store {
         usage::usage(&self.root)
     }
 
-    /// Removes what no image needs and no process uses.
+    /// Removes what no image needs and what was found damaged, unless a process uses it.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         prune::prune(&self.root, options)
     }

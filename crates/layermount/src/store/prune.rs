@@ -1,6 +1,7 @@
 //! Removing what nobody needs.
 //!
-//! Two things keep a layer: an image that was pulled and names it, and a process that [uses](super::in_use) it.
+//! Two things keep a layer: an image that was pulled and names it, unless the layer is damaged, and a process that
+//! [uses](super::in_use) it.
 //!
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
@@ -55,7 +56,7 @@ pub struct Pruned {
     pub images: usize,
     /// Layers that were removed, by name.
     pub layers: Vec<String>,
-    /// Layers that no image needs, but a process does, by name.
+    /// Layers that would have been removed, if no process used them, by name.
     pub in_use: Vec<String>,
     /// Leftovers of processes that died in the middle of something.
     pub leftovers: usize,
