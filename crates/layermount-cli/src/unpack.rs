@@ -28,11 +28,11 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
         sync(&args.dir).map_err(|error| Failure::io(format!("cannot write {shown} to the disk"), error))?;
     }
     session.report.phase(Phase::Unpack, since, || format!("copied to {shown}"));
-    if flattened.skipped_xattrs > 0 {
-        session.report.warn(&format!(
-            "{} left out: this file system, or this user, cannot have them",
-            counted(usize::try_from(flattened.skipped_xattrs).unwrap_or(usize::MAX), "extended attribute")
-        ));
+    for (skipped, what) in [(flattened.skipped_devices, "device"), (flattened.skipped_xattrs, "extended attribute")] {
+        if skipped > 0 {
+            let skipped = counted(usize::try_from(skipped).unwrap_or(usize::MAX), what);
+            session.report.warn(&format!("{skipped} left out: this file system, or this user, cannot have them"));
+        }
     }
     if !session.report.is_quiet() {
         let name = image.names().first().map_or_else(|| args.image.clone(), |name| familiar(name));

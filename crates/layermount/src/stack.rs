@@ -50,6 +50,8 @@ pub(crate) struct RootAttributes {
 pub struct Flattened {
     /// Everything that is not a directory, hard links included.
     pub files: u64,
+    /// Devices that were left out, because an ordinary user cannot make them.
+    pub skipped_devices: u64,
     /// Extended attributes that the file system or an ordinary user cannot have.
     pub skipped_xattrs: u64,
 }
@@ -99,7 +101,7 @@ impl LayerStack {
     /// Copies the merged tree into a plain directory, without overlayfs: for chroot(2), for other tools, for other file
     /// systems. The directory is made unless it is there and empty, and gets the attributes of the image's root.
     ///
-    /// Owners are kept by root alone; an ordinary user owns everything. Hard links within a layer stay hard links, holes
+    /// Owners and devices are kept by root alone; an ordinary user owns everything. Hard links within a layer stay hard links, holes
     /// stay holes, and on file systems that can share blocks no data is copied. Xattrs that would mean something to
     /// overlayfs stay escaped (`trusted.overlay.overlay.*`), so that the directory can become a layer of an overlay.
     ///

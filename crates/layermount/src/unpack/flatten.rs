@@ -20,7 +20,7 @@ use super::complete::below::{Found, has_mark, is_whiteout};
 use super::complete::copy;
 use super::metadata::{Metadata, forget_inherited_acls, opaque_mark};
 use super::root::{PATH, READ, open_beneath};
-use super::{Ownership, UnpackError, UnpackOptions, c_name};
+use super::{Ownership, Skipped, UnpackError, UnpackOptions, c_name};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, LayerLimits, Name};
 use crate::stack::{Flattened, LayerStack, RootAttributes};
@@ -47,7 +47,8 @@ pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened>
     };
     flat.walk()?;
     flat.finish(stack.root())?;
-    Ok(Flattened { files: flat.files, skipped_xattrs: flat.metadata.skipped.xattrs })
+    let Skipped { devices, xattrs } = flat.metadata.skipped;
+    Ok(Flattened { files: flat.files, skipped_devices: devices, skipped_xattrs: xattrs })
 }
 
 /// Opens the directory to copy into.
@@ -176,7 +177,6 @@ impl Flat<'_> {
     }
 
     fn file(&mut self, into: BorrowedFd<'_>, layer: usize, found: Found) -> Result<()> {
-        self.files += 1;
         let name = found.name.clone();
         if found.stat.st_nlink > 1 {
             let inode = (layer, found.stat.st_dev, found.stat.st_ino);
@@ -185,14 +185,22 @@ impl Flat<'_> {
             {
                 let at = UnpackError::at(&name);
                 let parent = open_beneath(self.target, &borrowed(parents), PATH).map_err(&at)?;
+                self.files += 1;
                 return linkat(&parent, c_name(first_name), into, c_name(&name), AtFlags::empty())
                     .syscall("linkat", || crate::layer::quote(&joined(first)))
                     .map_err(at)
                     .map_err(Into::into);
             }
-            self.first_names.insert(inode, found.path.clone());
         }
-        copy::file(&mut self.metadata, &found, self.mark, into, &name)
+        let skipped = self.metadata.skipped.devices;
+        copy::file(&mut self.metadata, &found, self.mark, into, &name)?;
+        if self.metadata.skipped.devices == skipped {
+            self.files += 1;
+            if found.stat.st_nlink > 1 {
+                self.first_names.insert((layer, found.stat.st_dev, found.stat.st_ino), found.path);
+            }
+        }
+        Ok(())
     }
 
     /// The directories' own attributes, innermost first, because making something in them changes their times, and because
