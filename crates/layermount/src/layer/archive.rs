@@ -200,6 +200,10 @@ impl<R: BufRead> Archive<R> {
         if !is_file && map.is_some() {
             return Err(refuse(Refusal::Because("it is sparse, but not a file")));
         }
+        if !is_file {
+            // It says nothing here, but what is no size makes other readers stop.
+            block.size().map_err(refuse)?;
+        }
         let kind = match flag {
             _ if is_file => {
                 let size = pax.size.map_or_else(|| block.size(), Ok).map_err(refuse)?;
