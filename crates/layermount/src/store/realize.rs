@@ -407,10 +407,13 @@ impl Work<'_> {
             let lowers: Vec<_> = below[base..].iter().map(|entry| entry.tree()).collect();
             let directory = stage.make_directory(STAGED)?;
             let mut listing = extend_listing(directory.as_fd())?;
-            complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &self.form.unpack)
+            let mut copying = |bytes| self.meter(bytes).map_err(Error::from);
+            complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &mut copying, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
-            let Record { diff_id, unpacked, .. } = open.record.clone();
-            write_record(directory.as_fd(), &Record::new(diff_id, unpacked, listing_checksum(directory.as_fd())?))?;
+            // Nobody asks a second time what was open, and every start reads the record.
+            let unpacked = open.record.unpacked.completed();
+            let record = Record::new(layer.diff_id.clone(), unpacked, listing_checksum(directory.as_fd())?);
+            write_record(directory.as_fd(), &record)?;
             shelf.publish(stage, STAGED, &key)
         })?;
         self.held.release_open(layer);
