@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::io::BufRead;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 
 use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
@@ -284,8 +286,10 @@ impl Work<'_> {
                 (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok()).collect();
             worker();
             // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
-            for other in others {
-                let _ = other.join();
+            let ended: Vec<_> = others.into_iter().map(ScopedJoinHandle::join).collect();
+            // The caller's own code, which opens and reads blobs, may panic in any of them.
+            if let Some(panic) = ended.into_iter().find_map(std::thread::Result::err) {
+                resume_unwind(panic);
             }
         });
         match failure.into_inner() {
