@@ -24,7 +24,7 @@ pub(super) enum Seen<'a> {
 /// Shows everything below `top` to `see`, in no order.
 pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<()>) -> Result<()> {
     // Each with the path of its parent, which they share: there may be a million of them far down.
-    let mut left: Vec<(Rc<[u8]>, Box<[u8]>)> = vec![(Rc::default(), Box::default())];
+    let mut left = vec![(Rc::<[u8]>::default(), Box::<[u8]>::default())];
     while let Some((parent, name)) = left.pop() {
         let here: Rc<[u8]> = joined(&parent, &name).into();
         drop(parent);
