@@ -106,6 +106,11 @@ pub(crate) enum StoreError {
     Unsettled,
     #[error("{} exceed the limit {}={limit}", Limit::ImageBytes.describe(), Limit::ImageBytes)]
     ImageTooLarge { limit: u64 },
+    #[error(
+        "its hard links ask for {bytes} bytes of copies of lower files, which exceeds the limit {}={limit}",
+        Limit::ExpansionRatio
+    )]
+    CopiesTooLarge { bytes: u64, limit: u64 },
     #[error("{} is not a layer", path.display())]
     NotALayer { path: PathBuf },
     #[error("{} was found damaged, and has not been made anew since", path.display())]
@@ -123,7 +128,7 @@ impl Fault for StoreError {
             Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => ErrorKind::StoreDamaged,
             Self::ErofsNotBuilt => ErrorKind::Unsupported,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
-            Self::ImageTooLarge { .. } => ErrorKind::LimitExceeded,
+            Self::ImageTooLarge { .. } | Self::CopiesTooLarge { .. } => ErrorKind::LimitExceeded,
             Self::Unsettled | Self::DamagedInUse { .. } => ErrorKind::Busy,
         }
     }
@@ -131,6 +136,7 @@ impl Fault for StoreError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::ImageTooLarge { limit } => return Some(Limit::ImageBytes.hint(*limit)),
+            Self::CopiesTooLarge { limit, .. } => return Some(Limit::ExpansionRatio.hint(*limit)),
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
             Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
             Self::WritableByOthers { .. } => {

@@ -39,7 +39,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
-use crate::layer::{Archive, Attributes, Fold, LayerError, LayerLimits, Meaning, Verdict, judge, quote};
+use crate::layer::{Archive, Attributes, Fold, LayerError, LayerLimits, Meaning, Refusal, Verdict, judge, quote};
+use crate::limits::Limit;
 use crate::stack::RootAttributes;
 use metadata::{Metadata, forget_inherited_acls};
 use root::Root;
@@ -141,6 +142,14 @@ impl TryFrom<String> for LayerPath {
     }
 }
 
+impl Unpacked {
+    /// The same layer without open ends.
+    pub(crate) fn completed(&self) -> Self {
+        let Self { opaque_root, entries, bytes, skipped, .. } = *self;
+        Self { root: self.root.clone(), opaque_root, open: OpenEnds::default(), entries, bytes, skipped }
+    }
+}
+
 impl OpenEnds {
     /// Whether the layer needs nothing from those below, so that it can be kept under its diff ID.
     pub(crate) fn is_empty(&self) -> bool {
@@ -177,23 +186,34 @@ pub(crate) fn unpack(
     }
     let meaning = fold.finish()?;
     writer.finish(&fold, &meaning)?;
-    let Meaning { root, opaque_root, implied, links, .. } = meaning;
-    let open = OpenEnds {
-        implied: (implied.into_iter())
-            .map(|(node, only_whiteouts)| ImpliedDirectory {
-                path: fold.path(node).into_iter().collect(),
-                only_whiteouts,
-            })
-            .collect(),
-        links: (links.into_iter())
-            .map(|(node, target)| OpenLink { path: fold.path(node).into_iter().collect(), target: LayerPath(target) })
-            .collect(),
-        root_hidden: opaque_root,
-    };
+    let open = open_ends(&fold, &meaning, options.limits.kept_bytes)?;
+    let Meaning { root, opaque_root, .. } = meaning;
     let root = root.map(|attributes| root_attributes(attributes, options.xattrs));
     let unpacked = Unpacked { root, opaque_root, open, entries, bytes, skipped: writer.skipped() };
     writer.list(&fold, listing).and_then(|()| listing.flush()).syscall("write", || "listing".into())?;
     Ok(unpacked)
+}
+
+/// What is left to the layers below. A name is short, but its path can be long, and symlinks make every name's long: so the paths
+/// may together have as many bytes as the names that they are made of.
+fn open_ends(fold: &Fold, meaning: &Meaning, limit: u64) -> Result<OpenEnds, LayerError> {
+    let mut kept = 0_u64;
+    let mut path = |node, more: usize| -> Result<LayerPath, LayerError> {
+        let path: LayerPath = fold.path(node).into_iter().collect();
+        kept = kept.saturating_add((path.0.len() + more) as u64);
+        if kept > limit {
+            return Err(LayerError::entry(&path.0, Refusal::Limit { what: Limit::KeptBytes, limit }));
+        }
+        Ok(path)
+    };
+    let mut open = OpenEnds { root_hidden: meaning.opaque_root, ..OpenEnds::default() };
+    for (node, only_whiteouts) in &meaning.implied {
+        open.implied.push(ImpliedDirectory { path: path(*node, 0)?, only_whiteouts: *only_whiteouts });
+    }
+    for (node, target) in &meaning.links {
+        open.links.push(OpenLink { path: path(*node, target.len())?, target: LayerPath(target.clone()) });
+    }
+    Ok(open)
 }
 
 fn root_attributes(attributes: Attributes, namespace: OverlayXattrs) -> RootAttributes {

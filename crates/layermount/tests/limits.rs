@@ -242,3 +242,50 @@ fn streams_of_engines_are_limited_too() {
     assert_eq!(store.layers().unwrap().len(), 0);
     with(3).unwrap();
 }
+
+/// A hard link of an entry without data.
+fn link(tar: &mut tar::Builder<Vec<u8>>, name: &str, target: &str) {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_size(0);
+    header.set_mode(0o644);
+    tar.append_link(&mut header, name, target).unwrap();
+}
+
+#[test]
+fn files_that_links_have_copied_count_as_unpacked() {
+    let below = archive(|tar| {
+        append(tar, "file", tar::EntryType::Regular, &[], &[7; 100_000]);
+        (0..9).for_each(|number| link(tar, &format!("name{number}"), "file"));
+    });
+    let above = archive(|tar| (0..9).for_each(|number| link(tar, &format!("link{number}"), &format!("name{number}"))));
+    let archives = (below.len() + above.len()) as u64;
+    let image = built(vec![below, above], Compression::Gzip);
+    realize(&image, Limits::default().with(Limit::ImageBytes, archives + 9 * 100_000)).unwrap();
+    let limits = Limits::default().with(Limit::ImageBytes, archives + 4 * 100_000);
+    let (error, _) = realize(&image, limits).unwrap_err();
+    assert!(error.contains("image-bytes="), "{error}");
+    // The upper layer's few bytes stand for all that is copied.
+    let copied = |floor| Limits::default().with(Limit::ExpansionRatio, 5).with(Limit::ExpansionFloor, floor);
+    realize(&image, copied(9 * 100_000)).unwrap();
+    let (error, _) = realize(&image, copied(8 * 100_000)).unwrap_err();
+    assert!(error.contains("900000 bytes of copies") && error.contains("expansion-ratio=5"), "{error}");
+}
+
+#[test]
+fn paths_that_short_names_stand_for_count_as_kept() {
+    let long = "d".repeat(100);
+    let tar = archive(|tar| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, "s", &long).unwrap();
+        (0..100).for_each(|number| append(tar, &format!("s/{number}/f"), tar::EntryType::Regular, &[], b""));
+    });
+    let image = built(vec![tar], Compression::Gzip);
+    realize(&image, Limits::default().with(Limit::KeptBytes, 11_000)).unwrap();
+    let (error, hint) = realize(&image, Limits::default().with(Limit::KeptBytes, 10_000)).unwrap_err();
+    assert!(error.contains("kept-bytes=10000") && error.contains(&long), "{error}");
+    assert!(hint.contains("--limit kept-bytes=SIZE"), "{hint}");
+}

@@ -123,6 +123,41 @@ fn layers_are_made_once_and_keyed_by_what_they_depend_on() {
     assert_eq!(world.stages(), 0);
 }
 
+/// Panics in the first thread that is not the caller's, for which the caller's waits a moment.
+#[derive(Debug)]
+struct Panics {
+    caller: std::thread::ThreadId,
+    panicked: std::sync::atomic::AtomicBool,
+}
+
+impl Progress for Panics {
+    fn layer(&self, _: &Layer, _: LayerEvent) {
+        if std::thread::current().id() != self.caller && !self.panicked.swap(true, Ordering::Relaxed) {
+            panic!("on purpose");
+        }
+        let since = std::time::Instant::now();
+        while !self.panicked.load(Ordering::Relaxed) && since.elapsed().as_secs() < 2 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_the_callers_code_reaches_the_caller() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return layermount_fixtures::requirement::skip("processors", "one processor only");
+    }
+    let world = World::new();
+    let store = world.store();
+    let panics = Panics { caller: std::thread::current().id(), panicked: false.into() };
+    let realize = || store.realize_with(&world.image(), &RealizeOptions::default().progress(&panics));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(realize)).unwrap_err();
+    assert!(panics.panicked.into_inner());
+    // What it left is swept, and nothing is locked.
+    assert_eq!(store.realize(&world.image()).unwrap().layers().len(), 3);
+    assert_eq!(world.stages(), 0);
+}
+
 #[test]
 fn an_implied_directory_keeps_what_lower_layers_say() {
     use std::os::unix::fs::PermissionsExt;

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::io::BufRead;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 
 use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
@@ -284,10 +286,10 @@ impl Work<'_> {
                 (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok()).collect();
             worker();
             // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
+            let ended: Vec<_> = others.into_iter().map(ScopedJoinHandle::join).collect();
+            // The caller's own code, which opens and reads blobs, may panic in any of them.
+            if let Some(panic) = ended.into_iter().find_map(std::thread::Result::err) {
+                resume_unwind(panic);
             }
         });
         match failure.into_inner() {
@@ -368,6 +370,16 @@ impl Work<'_> {
         if before.saturating_add(bytes) > limit { Err(StoreError::ImageTooLarge { limit }) } else { Ok(()) }
     }
 
+    /// Copies of lower files are what a layer expands to, too: a few links can ask for any number of them.
+    fn check_copies(&self, layer: &Layer, bytes: u64) -> Result<(), StoreError> {
+        let DecodeLimits { ratio, ratio_floor, .. } = self.form.decode;
+        let blob = layer.descriptor.as_ref().map_or(u64::MAX, Descriptor::size);
+        if bytes > ratio_floor.max(ratio.saturating_mul(blob)) {
+            return Err(StoreError::CopiesTooLarge { bytes, limit: ratio });
+        }
+        Ok(())
+    }
+
     /// Completes open layers from those below them, base first.
     fn complete_open(&self, shelf: &Shelf) -> Result<()> {
         let mut below: Vec<Arc<Entry>> = Vec::new();
@@ -410,10 +422,18 @@ impl Work<'_> {
             let directory = stage.make_directory(STAGED)?;
             durability::unmark(directory.as_fd())?;
             let mut listing = extend_listing(directory.as_fd())?;
-            complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &self.form.unpack)
+            let mut copied = 0;
+            let mut copying = |bytes| {
+                copied += bytes;
+                self.check_copies(layer, copied)?;
+                Ok(self.meter(bytes)?)
+            };
+            complete(open.tree(), &open.record.unpacked.open, &lowers, &mut listing, &mut copying, &self.form.unpack)
                 .context(|| format!("layer {}", layer.diff_id))?;
-            let Record { diff_id, unpacked, .. } = open.record.clone();
-            write_record(directory.as_fd(), &Record::new(diff_id, unpacked, listing_checksum(directory.as_fd())?))?;
+            // Nobody asks a second time what was open, and every start reads the record.
+            let unpacked = open.record.unpacked.completed();
+            let record = Record::new(layer.diff_id.clone(), unpacked, listing_checksum(directory.as_fd())?);
+            write_record(directory.as_fd(), &record)?;
             shelf.publish(stage, STAGED, &key)
         })?;
         self.held.release_open(layer);

@@ -3,6 +3,7 @@
 //! Archives may nest directories deeper than a process may have files open, and deeper than a stack should be.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -22,13 +23,17 @@ pub(super) enum Seen<'a> {
 
 /// Shows everything below `top` to `see`, in no order.
 pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<()>) -> Result<()> {
-    let mut left: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(path) = left.pop() {
-        let opened = open(top, &path).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
+    // Each with the path of its parent, which they share: there may be a million of them far down.
+    let mut left = vec![(Rc::<[u8]>::default(), Box::<[u8]>::default())];
+    while let Some((parent, name)) = left.pop() {
+        let here: Rc<[u8]> = joined(&parent, &name).into();
+        drop(parent);
+        let path = &*here;
+        let opened = open(top, path).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
         let (entries, directory) = match opened {
             Ok(opened) => opened,
             Err(errno) => {
-                see(Seen::Unreadable { path: &path, errno })?;
+                see(Seen::Unreadable { path, errno })?;
                 continue;
             }
         };
@@ -36,7 +41,7 @@ pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(errno) => {
-                    see(Seen::Unreadable { path: &path, errno })?;
+                    see(Seen::Unreadable { path, errno })?;
                     break;
                 }
             };
@@ -44,16 +49,12 @@ pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<
             if name == c"." || name == c".." {
                 continue;
             }
-            let mut path = path.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.to_bytes());
+            let path = joined(path, name.to_bytes());
             match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
                     see(Seen::Entry { path: &path, stat: &stat })?;
                     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                        left.push(path);
+                        left.push((Rc::clone(&here), name.to_bytes().into()));
                     }
                 }
                 Err(errno) => see(Seen::Unreadable { path: &path, errno })?,
@@ -61,6 +62,10 @@ pub(super) fn walk(top: BorrowedFd<'_>, see: &mut dyn FnMut(Seen<'_>) -> Result<
         }
     }
     Ok(())
+}
+
+fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, name].join(&b'/') }
 }
 
 /// Opens a directory for reading without following a symlink at the end. Those on the way were directories a moment ago, and

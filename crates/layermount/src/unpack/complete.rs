@@ -30,12 +30,14 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Name, quote};
 use below::{Below, Found, has_mark};
 
-/// Completes the layer in `into` from the layers below it, `lowers`, base first, and lists the files that it makes.
+/// Completes the layer in `into` from the layers below it, `lowers`, base first, and lists the files that it makes. `copying` is
+/// told the size of each file before it is copied: a few links can ask for any number of copies.
 pub(crate) fn complete(
     into: BorrowedFd<'_>,
     open: &OpenEnds,
     lowers: &[BorrowedFd<'_>],
     listing: &mut dyn Write,
+    copying: &mut dyn FnMut(u64) -> Result<()>,
     options: &UnpackOptions,
 ) -> Result<()> {
     if open.is_empty() {
@@ -55,6 +57,7 @@ pub(crate) fn complete(
         copied_up: HashSet::new(),
         copies: BTreeMap::new(),
         files: BTreeMap::new(),
+        copying,
     };
     // First of all, so that what is not there is in no link's way.
     layer.remove_empty()?;
@@ -85,6 +88,7 @@ struct Layer<'a> {
     copies: BTreeMap<Vec<Name>, LayerPath>,
     /// What the regular files hold that were copied or linked.
     files: BTreeMap<Vec<u8>, FileContent>,
+    copying: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
 impl Layer<'_> {
@@ -168,6 +172,7 @@ impl Layer<'_> {
             self.list_link(&copy, link);
             return Ok(());
         }
+        (self.copying)(found.bytes())?;
         keep_times(parent.as_fd(), |parent| copy::file(&mut self.metadata, &found, self.below.mark(), parent, name))?;
         self.list_copy(&found, link.path.0.clone())?;
         self.copies.insert(found.path, link.path.clone());
@@ -197,6 +202,7 @@ impl Layer<'_> {
             Ok(_) => Ok(false),
             Err(Errno::NOENT) => {
                 let mark = self.below.mark();
+                (self.copying)(found.bytes())?;
                 keep_times(place, |place| copy::file(&mut self.metadata, found, mark, place, name))?;
                 self.list_copy(found, found.path.join(&b'/'))?;
                 self.copied_up.insert(found.path.clone());
@@ -250,5 +256,11 @@ fn restore_times(directory: BorrowedFd<'_>, stat: &Stat) -> Result<(), SyscallEr
 impl Found {
     fn is(&self, kind: FileType) -> bool {
         FileType::from_raw_mode(self.stat.st_mode) == kind
+    }
+
+    /// What a copy of it takes; holes take nothing.
+    fn bytes(&self) -> u64 {
+        let blocks = u64::try_from(self.stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        if self.is(FileType::RegularFile) { blocks.min(u64::try_from(self.stat.st_size).unwrap_or(0)) } else { 0 }
     }
 }

@@ -83,17 +83,27 @@ struct Flat<'a> {
     mark: &'static str,
     metadata: Metadata,
     /// Where files with several names were put first, by layer, device and inode.
-    first_names: HashMap<(usize, u64, u64), Vec<Name>>,
-    /// Directories that were made, each behind those that hold it, with what they get in the end.
-    directories: Vec<(Vec<Name>, Attributes)>,
+    first_names: HashMap<(usize, u64, u64), (Place, Name)>,
+    /// Directories that were made, each behind those that hold it.
+    directories: Vec<Made>,
     files: u64,
     /// Top first.
     layers: &'a [BorrowedFd<'a>],
 }
 
+/// A directory that was made, and what it gets in the end. Not its path: there may be a million of them far down.
+struct Made {
+    parent: Place,
+    name: Name,
+    attributes: Attributes,
+}
+
+/// 0 for the root, otherwise one more than the place in [`Flat::directories`].
+type Place = usize;
+
 /// A directory of the merged tree, and the layers that have a part in it, topmost first.
 struct Merged {
-    path: Vec<Name>,
+    place: Place,
     layers: Vec<usize>,
 }
 
@@ -106,29 +116,29 @@ enum Choice {
 
 impl Flat<'_> {
     fn walk(&mut self) -> Result<()> {
-        let mut open = vec![Merged { path: Vec::new(), layers: (0..self.layers.len()).collect() }];
+        let mut open = vec![Merged { place: 0, layers: (0..self.layers.len()).collect() }];
         while let Some(directory) = open.pop() {
-            let at = joined(&directory.path);
-            let choices = self.merge(&directory).map_err(UnpackError::at(&at))?;
-            let into = open_beneath(self.target, &borrowed(&directory.path), PATH).map_err(UnpackError::at(&at))?;
+            let path = path(&self.directories, directory.place);
+            let at = path.join(&b'/');
+            let choices = self.merge(&path, &directory.layers).map_err(UnpackError::at(&at))?;
+            let into = open_beneath(self.target, &path, PATH).map_err(UnpackError::at(&at))?;
             for (name, choice) in choices {
-                let mut path = directory.path.clone();
-                path.push(name.clone());
                 match choice {
                     Choice::Hidden => {}
                     Choice::File { layer, parent, stat } => {
-                        self.file(into.as_fd(), layer, Found { parent, name, stat: *stat, path })?;
+                        let found = Found { parent, name, stat: *stat, path: Vec::new() };
+                        self.file(into.as_fd(), layer, directory.place, found)?;
                     }
                     Choice::Directory { layers, parent, stat, .. } => {
-                        let at = joined(&path);
+                        let at = if at.is_empty() { name.to_vec() } else { [&at, &*name].join(&b'/') };
                         if (stat.st_dev, stat.st_ino) == self.inode {
                             return Err(UnpackError::IntoItself { directory: crate::layer::quote(&at) }.into());
                         }
                         self.metadata.make_directory(into.as_fd(), &name).map_err(UnpackError::at(&at))?;
-                        let found = Found { parent, name, stat: *stat, path: path.clone() };
+                        let found = Found { parent, name: name.clone(), stat: *stat, path: Vec::new() };
                         let attributes = copy::attributes(&found, self.mark).map_err(UnpackError::at(&at))?;
-                        self.directories.push((path.clone(), attributes));
-                        open.push(Merged { path, layers });
+                        self.directories.push(Made { parent: directory.place, name, attributes });
+                        open.push(Merged { place: self.directories.len(), layers });
                     }
                 }
             }
@@ -136,11 +146,11 @@ impl Flat<'_> {
         Ok(())
     }
 
-    fn merge(&self, directory: &Merged) -> Result<BTreeMap<Name, Choice>, SyscallError> {
+    fn merge(&self, path: &[&[u8]], layers: &[usize]) -> Result<BTreeMap<Name, Choice>, SyscallError> {
         let mut choices: BTreeMap<Name, Choice> = BTreeMap::new();
-        for &layer in &directory.layers {
+        for &layer in layers {
             let Some(fd) = self.layers.get(layer) else { continue };
-            let parent = Rc::new(open_beneath(*fd, &borrowed(&directory.path), READ)?);
+            let parent = Rc::new(open_beneath(*fd, path, READ)?);
             for c_name in names(parent.as_fd())? {
                 let name: Name = c_name.to_bytes().into();
                 if let Some(Choice::Hidden | Choice::File { .. } | Choice::Directory { closed: true, .. }) =
@@ -176,18 +186,16 @@ impl Flat<'_> {
         Ok(choices)
     }
 
-    fn file(&mut self, into: BorrowedFd<'_>, layer: usize, found: Found) -> Result<()> {
+    fn file(&mut self, into: BorrowedFd<'_>, layer: usize, place: Place, found: Found) -> Result<()> {
         let name = found.name.clone();
         if found.stat.st_nlink > 1 {
             let inode = (layer, found.stat.st_dev, found.stat.st_ino);
-            if let Some(first) = self.first_names.get(&inode)
-                && let Some((first_name, parents)) = first.split_last()
-            {
+            if let Some((first, first_name)) = self.first_names.get(&inode) {
                 let at = UnpackError::at(&name);
-                let parent = open_beneath(self.target, &borrowed(parents), PATH).map_err(&at)?;
+                let parent = open_beneath(self.target, &path(&self.directories, *first), PATH).map_err(&at)?;
                 self.files += 1;
                 return linkat(&parent, c_name(first_name), into, c_name(&name), AtFlags::empty())
-                    .syscall("linkat", || crate::layer::quote(&joined(first)))
+                    .syscall("linkat", || crate::layer::quote(first_name))
                     .map_err(at)
                     .map_err(Into::into);
             }
@@ -197,7 +205,7 @@ impl Flat<'_> {
         if self.metadata.skipped.devices == skipped {
             self.files += 1;
             if found.stat.st_nlink > 1 {
-                self.first_names.insert((layer, found.stat.st_dev, found.stat.st_ino), found.path);
+                self.first_names.insert((layer, found.stat.st_dev, found.stat.st_ino), (place, name));
             }
         }
         Ok(())
@@ -206,9 +214,11 @@ impl Flat<'_> {
     /// The directories' own attributes, innermost first, because making something in them changes their times, and because
     /// their modes may close them.
     fn finish(&mut self, root: &RootAttributes) -> Result<()> {
-        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
-            let at = joined(path);
-            let fd = open_beneath(self.target, &borrowed(path), READ).map_err(UnpackError::at(&at))?;
+        let directories = std::mem::take(&mut self.directories);
+        for (index, Made { attributes, .. }) in directories.iter().enumerate().rev() {
+            let path = path(&directories, index + 1);
+            let at = path.join(&b'/');
+            let fd = open_beneath(self.target, &path, READ).map_err(UnpackError::at(&at))?;
             self.metadata.apply_copy(fd.as_fd(), &at, attributes)?;
         }
         let RootAttributes { mode, uid, gid, mtime, xattrs } = root.clone();
@@ -217,10 +227,13 @@ impl Flat<'_> {
     }
 }
 
-fn borrowed(path: &[Name]) -> Vec<&[u8]> {
-    path.iter().map(|name| &**name).collect()
-}
-
-fn joined(path: &[Name]) -> Vec<u8> {
-    path.join(&b'/')
+/// The path of a directory that was made.
+fn path(directories: &[Made], mut place: Place) -> Vec<&[u8]> {
+    let mut path = Vec::new();
+    while let Some(Made { parent, name, .. }) = place.checked_sub(1).and_then(|index| directories.get(index)) {
+        path.push(&**name);
+        place = *parent;
+    }
+    path.reverse();
+    path
 }

@@ -72,7 +72,7 @@ impl Stack {
         let json = serde_json::to_string(&unpacked).unwrap();
         assert_eq!(serde_json::from_str::<Unpacked>(&json).unwrap(), unpacked);
         let lowers: Vec<BorrowedFd<'_>> = self.layers.iter().map(|(_, fd)| fd.as_fd()).collect();
-        complete(fd.as_fd(), &unpacked.open, &lowers, &mut io::sink(), &self.options)?;
+        complete(fd.as_fd(), &unpacked.open, &lowers, &mut io::sink(), &mut |_| Ok(()), &self.options)?;
         if unpacked.opaque_root {
             self.layers.clear();
         }

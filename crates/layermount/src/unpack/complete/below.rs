@@ -1,5 +1,6 @@
 //! Looks a path up in a stack of layers as overlayfs would.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -13,10 +14,18 @@ use super::super::root::{PATH, open_beneath};
 use crate::error::{SyscallContext, SyscallError};
 use crate::layer::{Name, quote};
 
-/// The layers below one, base first.
+/// The layers below one, base first. They do not change while one looks.
 pub(super) struct Below<'a> {
     lowers: &'a [BorrowedFd<'a>],
     mark: &'static str,
+    /// The way to the directory that was looked into last: the next one is often the same, and may lie deep.
+    way: RefCell<Vec<Level>>,
+}
+
+/// A directory on the way.
+struct Level {
+    name: Name,
+    holders: Vec<usize>,
 }
 
 /// Something in the merged tree of the layers below.
@@ -33,7 +42,7 @@ const MAX_SYMLINKS: usize = 40;
 
 impl<'a> Below<'a> {
     pub(super) fn new(lowers: &'a [BorrowedFd<'a>], mark: &'static str) -> Self {
-        Self { lowers, mark }
+        Self { lowers, mark, way: RefCell::default() }
     }
 
     /// The name of the opaque mark.
@@ -83,20 +92,15 @@ impl<'a> Below<'a> {
 
     /// Looks for `name` in the merged directory `directory`, a path without symlinks.
     fn step(&self, directory: &[Name], name: &Name) -> Result<Option<Found>, SyscallError> {
-        for lower in self.lowers.iter().rev() {
-            let (parent, opaque) = match self.descend(*lower, directory)? {
-                Descent::Open { fd, opaque } => (fd, opaque),
-                Descent::Absent => continue,
-                Descent::Hidden => return Ok(None),
-            };
-            match statat(&parent, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
+        for index in self.holders(directory)? {
+            let parent = self.open(index, directory)?;
+            match statat(&parent, &**name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if is_whiteout(&stat) => return Ok(None),
                 Ok(stat) => {
                     let mut path = directory.to_vec();
                     path.push(name.clone());
                     return Ok(Some(Found { parent: Rc::new(parent), name: name.clone(), stat, path }));
                 }
-                Err(Errno::NOENT) if opaque => return Ok(None),
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(SyscallError::new("fstatat", quote(name), errno)),
             }
@@ -104,35 +108,45 @@ impl<'a> Below<'a> {
         Ok(None)
     }
 
-    /// Goes to a directory in one layer, noting what it hides of the layers below it.
-    fn descend(&self, lower: BorrowedFd<'_>, path: &[Name]) -> Result<Descent, SyscallError> {
-        let mut fd = open_beneath(lower, &[], PATH)?;
-        let mut opaque = false;
-        for name in path {
-            match statat(&fd, c_name(name), AtFlags::SYMLINK_NOFOLLOW) {
+    /// The layers whose directories at this path make up the merged one, topmost first.
+    fn holders(&self, directory: &[Name]) -> Result<Vec<usize>, SyscallError> {
+        let mut way = self.way.borrow_mut();
+        let known = way.iter().zip(directory).take_while(|(level, name)| level.name == **name).count();
+        way.truncate(known);
+        let mut holders =
+            way.last().map_or_else(|| (0..self.lowers.len()).rev().collect(), |last| last.holders.clone());
+        for (depth, name) in directory.iter().enumerate().skip(known) {
+            holders = self.narrow(&holders, directory.get(..depth).unwrap_or_default(), name)?;
+            way.push(Level { name: name.clone(), holders: holders.clone() });
+        }
+        Ok(holders)
+    }
+
+    /// Those that hold `name` in `directory`, out of the holders of that.
+    fn narrow(&self, above: &[usize], directory: &[Name], name: &Name) -> Result<Vec<usize>, SyscallError> {
+        let mut holders = Vec::new();
+        for &index in above {
+            let parent = self.open(index, directory)?;
+            match statat(&parent, &**name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
                 // A whiteout, or something that is not a directory: nothing further down shows.
-                Ok(_) => return Ok(Descent::Hidden),
-                Err(Errno::NOENT) if opaque => return Ok(Descent::Hidden),
-                Err(Errno::NOENT) => return Ok(Descent::Absent),
+                Ok(_) => break,
+                Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(SyscallError::new("fstatat", quote(name), errno)),
             }
-            fd = open_beneath(fd.as_fd(), &[name], PATH)?;
-            opaque |= has_mark(fd.as_fd(), self.mark)?;
+            holders.push(index);
+            if has_mark(open_beneath(parent.as_fd(), &[name], PATH)?.as_fd(), self.mark)? {
+                break;
+            }
         }
-        Ok(Descent::Open { fd, opaque })
+        Ok(holders)
     }
-}
 
-enum Descent {
-    Open {
-        fd: OwnedFd,
-        opaque: bool,
-    },
-    /// This layer does not speak of it; the next one may.
-    Absent,
-    /// This layer takes it away.
-    Hidden,
+    fn open(&self, index: usize, directory: &[Name]) -> Result<OwnedFd, SyscallError> {
+        let lower = self.lowers.get(index).ok_or_else(|| SyscallError::new("openat", "", Errno::NOENT))?;
+        let path: Vec<&[u8]> = directory.iter().map(|name| &**name).collect();
+        open_beneath(*lower, &path, PATH)
+    }
 }
 
 pub(in crate::unpack) fn is_whiteout(stat: &Stat) -> bool {

@@ -191,7 +191,7 @@ fn race(without_openat2: bool) {
             let open = result.as_ref().ok().cloned();
             unpacking.count(after_unpack - since, &result.map(drop));
             if let Some(open) = open {
-                let result = complete(now.as_fd(), &open, &[lower.as_fd()], &mut io::sink(), &options);
+                let result = complete(now.as_fd(), &open, &[lower.as_fd()], &mut io::sink(), &mut |_| Ok(()), &options);
                 completing.count(swaps.load(Ordering::Relaxed) - after_unpack, &result);
             }
             let mut since = swaps.load(Ordering::Relaxed);
