@@ -18,6 +18,7 @@ pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) ->
     let begin = Instant::now();
     check_directory(&args.dir)?;
     let session = Session::open(global)?.durable(args.making.durable);
+    check_outside(&args.dir, session.store.path())?;
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
@@ -58,6 +59,20 @@ fn explain(error: layermount::Error) -> Failure {
         }
         ErrorKind::StorageFull => failure.with_hint("make room there, or unpack elsewhere"),
         _ => failure,
+    }
+}
+
+/// What lies in the store, the store may remove.
+fn check_outside(directory: &Path, store: &Path) -> Result<()> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = directory.canonicalize().or_else(|_| parent.canonicalize());
+    match (place, store.canonicalize()) {
+        (Ok(place), Ok(store)) if place.starts_with(&store) => {
+            let (directory, store) = (directory.display(), store.display());
+            Err(Failure::new(ErrorKind::InvalidInput, format!("{directory} lies in the store {store}"))
+                .with_hint("name a directory that nothing else looks after"))
+        }
+        _ => Ok(()),
     }
 }
 

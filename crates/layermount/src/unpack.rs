@@ -242,6 +242,8 @@ pub(crate) enum UnpackError {
     Target(#[source] SyscallError),
     #[error("{} is not empty", directory.display())]
     NotEmpty { directory: std::path::PathBuf },
+    #[error("entry {entry} has its content in another place, as {xattr} says, and only overlayfs finds it there")]
+    Elsewhere { entry: String, xattr: String },
     #[error("the directory to unpack into is a part of what is unpacked: {directory}")]
     IntoItself { directory: String },
 }
@@ -261,6 +263,7 @@ impl Fault for UnpackError {
             | Self::Directory(source)
             | Self::Target(source) => source.kind(),
             Self::DanglingLink { .. } => ErrorKind::InvalidLayer,
+            Self::Elsewhere { .. } => ErrorKind::Unsupported,
             Self::NotEmpty { .. } | Self::IntoItself { .. } => ErrorKind::InvalidInput,
         }
     }
@@ -276,6 +279,7 @@ impl Fault for UnpackError {
                 Some("overlayfs cannot hold the whiteouts of layers: put the store on another file system".into())
             }
             Self::Entry { source, .. } | Self::Directory(source) | Self::Target(source) => source.hint(),
+            Self::Elsewhere { .. } => Some("mount the image, and copy the mounted tree".into()),
             Self::DanglingLink { .. } | Self::IntoItself { .. } => None,
         }
     }

@@ -2,10 +2,29 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 
-use layermount::{LayerStack, OverlayXattrs};
+use layermount::{ErrorKind, LayerStack, OverlayXattrs};
 use layermount_fixtures::requirement::skip;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, linkat, makedev, mknodat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, XattrFlags, linkat, makedev, mknodat};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+#[test]
+fn content_that_lies_elsewhere_is_not_lost_in_silence() {
+    for name in ["user.overlay.metacopy", "user.overlay.redirect"] {
+        let place = tempfile::tempdir().unwrap();
+        let tree = place.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join("file"), "").unwrap();
+        match rustix::fs::setxattr(tree.join("file"), name, b"", XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => return skip("xattr", "the file system of temporary files has no user xattrs"),
+            set => set.unwrap(),
+        }
+        let stack = LayerStack::from_directories(vec![tree], OverlayXattrs::User).unwrap();
+        let error = stack.flatten_into(&place.path().join("flat")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("\"file\"") && error.to_string().contains(name), "{error}");
+    }
+}
 
 #[test]
 fn devices_that_may_not_be_made_are_left_out() {

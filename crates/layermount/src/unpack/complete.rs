@@ -123,7 +123,7 @@ impl Layer<'_> {
         let fd = open_beneath(self.into, &directory.path.components(), READ).map_err(&at)?;
         match lower {
             Some(lower) => {
-                let attributes = copy::attributes(&lower, self.below.mark()).map_err(&at)?;
+                let attributes = copy::attributes(&lower, self.below.mark())?;
                 self.metadata.apply_copy(fd.as_fd(), &directory.path.0, &attributes)?;
             }
             None => self.metadata.apply(fd.as_fd(), &directory.path.0, &IMPLIED)?,

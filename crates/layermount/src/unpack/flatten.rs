@@ -136,7 +136,7 @@ impl Flat<'_> {
                         }
                         self.metadata.make_directory(into.as_fd(), &name).map_err(UnpackError::at(&at))?;
                         let found = Found { parent, name: name.clone(), stat: *stat, path: Vec::new() };
-                        let attributes = copy::attributes(&found, self.mark).map_err(UnpackError::at(&at))?;
+                        let attributes = copy::attributes(&found, self.mark)?;
                         self.directories.push(Made { parent: directory.place, name, attributes });
                         open.push(Merged { place: self.directories.len(), layers });
                     }

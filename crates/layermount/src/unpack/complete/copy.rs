@@ -15,20 +15,28 @@ use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, quote};
 
 /// Owner, mode, time and xattrs; the xattrs as they are on disk, overlayfs's own left out.
-pub(in crate::unpack) fn attributes(found: &Found, mark: &str) -> Result<Attributes, SyscallError> {
+pub(in crate::unpack) fn attributes(found: &Found, mark: &str) -> Result<Attributes, UnpackError> {
     let Found { parent, name, stat, .. } = found;
+    let at = UnpackError::at(name);
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(parent, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name))?;
+    let fd = openat(parent, c_name(name), flags, Mode::empty()).syscall("openat", || quote(name)).map_err(&at)?;
     let path = proc_path(fd.as_fd());
     let mut xattrs = Vec::new();
     let private = mark.trim_end_matches("opaque").as_bytes();
-    for xattr in list(&path)? {
+    for xattr in list(&path).map_err(&at)? {
+        // Trees that this crate did not make may have them: their content lies elsewhere.
+        if let Some(b"metacopy" | b"redirect") = xattr.strip_prefix(private) {
+            return Err(UnpackError::Elsewhere {
+                entry: quote(name),
+                xattr: String::from_utf8_lossy(&xattr).into_owned(),
+            });
+        }
         // Escaped ones belong to the image. In the other namespace, where other trees may have them, there is no escape.
         let overlayfs = match xattr.strip_prefix(private) {
             Some(rest) => !rest.starts_with(b"overlay."),
             None => xattr.starts_with(b"trusted.overlay.") || xattr.starts_with(b"user.overlay."),
         };
-        if !overlayfs && let Some(value) = get(&path, &xattr)? {
+        if !overlayfs && let Some(value) = get(&path, &xattr).map_err(&at)? {
             xattrs.push((xattr, value));
         }
     }
@@ -76,7 +84,7 @@ pub(in crate::unpack) fn file(
     name: &[u8],
 ) -> Result<()> {
     let at = UnpackError::at(name);
-    let attributes = attributes(found, mark).map_err(&at)?;
+    let attributes = attributes(found, mark)?;
     let kind = FileType::from_raw_mode(found.stat.st_mode);
     match kind {
         FileType::RegularFile => {
