@@ -46,6 +46,8 @@ fn check(blob: &[u8], seed: u32) {
             assert_printable(whole);
             assert_eq!(whole.kind(), pieces.kind(), "short reads give another error");
         }
+        // With the whole frame before it, libzstd decodes in one call.
+        _ if ends_with_nothing(blob) => {}
         _ => panic!("short reads decide: {whole:?} {pieces:?}"),
     }
     let (oracle, any_window) = match blob {

@@ -62,11 +62,11 @@ impl<R: BufRead> Archive<R> {
                     once(&mut pending.pax, pax).map_err(at)?;
                 }
                 b'L' => {
-                    let name = long_name(&self.extension(&block)?).map_err(at)?;
+                    let name = long_name(&self.ended_name(&block)?).map_err(at)?;
                     once(&mut pending.name, name).map_err(at)?;
                 }
                 b'K' => {
-                    let name = long_name(&self.extension(&block)?).map_err(at)?;
+                    let name = long_name(&self.ended_name(&block)?).map_err(at)?;
                     once(&mut pending.link, name).map_err(at)?;
                 }
                 b'g' if pending.is_empty() => {
@@ -181,6 +181,15 @@ impl<R: BufRead> Archive<R> {
             self.consume(count);
         }
         Ok(bytes)
+    }
+
+    /// A GNU long name. Some readers go on to the next NUL where its own bytes hold none, and so does whoever fills the block.
+    fn ended_name(&mut self, block: &Block<'_>) -> Result<Vec<u8>> {
+        let name = self.extension(block)?;
+        if !name.contains(&0) && self.padding > 0 && self.input.fill_buf().map_err(from_read)?.first() != Some(&0) {
+            return Err(self.malformed(Refusal::Because("a long name goes on behind its end")));
+        }
+        Ok(name)
     }
 
     fn entry(&mut self, block: &Block<'_>, pending: Pending) -> Result<Entry> {

@@ -56,7 +56,9 @@ pub(crate) fn unescape(escaped: &str) -> Option<Vec<u8>> {
                 plain @ (b'\\' | b'\'' | b'"') => plain,
                 _ => return None,
             },
-            plain => plain,
+            // As `escape` writes them, and nothing else.
+            plain @ (b' '..=b'~') if !matches!(plain, b'\'' | b'"') => plain,
+            _ => return None,
         });
     }
     Some(path)
@@ -116,7 +118,7 @@ mod tests {
     fn every_byte_comes_back() {
         let path: Vec<u8> = (0..=255).collect();
         assert_eq!(unescape(&escape(&path)).unwrap(), path);
-        for bad in ["\\", "\\x", "\\x0", "\\xzz", "\\q"] {
+        for bad in ["\\", "\\x", "\\x0", "\\xzz", "\\q", "\u{e9}", "\t", "'", "\""] {
             assert_eq!(unescape(bad), None, "{bad}");
         }
     }
