@@ -53,8 +53,10 @@ impl<'a> Below<'a> {
     /// Finds `path`; `through_symlinks` says whether symlinks on the way (not at the end) are followed, inside the root.
     /// What lies behind more of them than the kernel follows is nowhere.
     pub(super) fn find(&self, path: &[&[u8]], through_symlinks: bool) -> Result<Option<Found>, SyscallError> {
-        let mut left: VecDeque<Name> = path.iter().map(|&name| name.into()).collect();
-        let mut here: Vec<Name> = Vec::new();
+        // What is on the way is known to be directories.
+        let (known, rest) = path.split_at(self.known(path.get(..path.len().saturating_sub(1)).unwrap_or_default()));
+        let mut left: VecDeque<Name> = rest.iter().map(|&name| name.into()).collect();
+        let mut here: Vec<Name> = known.iter().map(|&name| name.into()).collect();
         let mut symlinks = 0;
         let mut found = None;
         while let Some(name) = left.pop_front() {
@@ -106,6 +108,11 @@ impl<'a> Below<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// How many of the components of `path` are on the way already.
+    fn known(&self, path: &[impl AsRef<[u8]>]) -> usize {
+        self.way.borrow().iter().zip(path).take_while(|(level, name)| *level.name == *name.as_ref()).count()
     }
 
     /// The layers whose directories at this path make up the merged one, topmost first.
