@@ -17,10 +17,12 @@ use crate::layer::LayerLimits;
 pub enum Limit {
     /// `tar-bytes`: the length of one layer's archive, uncompressed. 256 GiB.
     TarBytes,
-    /// `image-bytes`: the length of all archives that are unpacked for one image, together. 512 GiB.
+    /// `image-bytes`: the length of all archives that are unpacked for one image, together, and of the files of lower layers
+    /// that hard links have copied. 512 GiB.
     ImageBytes,
     /// `expansion-ratio`: how many times longer than its blob an archive may be, once it is longer than `expansion-floor`.
-    /// 1100: Deflate cannot exceed 1032; Zstandard can reach millions, with nothing but repetitions.
+    /// 1100: Deflate cannot exceed 1032; Zstandard can reach millions, with nothing but repetitions. The same goes for the files
+    /// of lower layers that its hard links have copied.
     ExpansionRatio,
     /// `expansion-floor`: the length of an archive, uncompressed, up to which `expansion-ratio` does not count. 1 GiB.
     ExpansionFloor,
@@ -41,7 +43,8 @@ pub enum Limit {
     /// `symlink-components`: components that symlinks of a layer add to the names of all its entries. 32 Mi: a short name
     /// can lead through forty long symlinks.
     SymlinkComponents,
-    /// `kept-bytes`: what stays in memory until a layer's end: names, symlinks, whiteouts, and the xattrs of directories.
+    /// `kept-bytes`: what stays in memory until a layer's end: names, symlinks, whiteouts, the xattrs of directories, and the
+    /// paths of what only the layers below can tell.
     /// 256 MiB; at most 4 GiB.
     KeptBytes,
 }
@@ -100,7 +103,7 @@ impl Limit {
     pub fn describe(self) -> &'static str {
         match self {
             Self::TarBytes => "bytes of a layer's archive, uncompressed",
-            Self::ImageBytes => "bytes of all archives that are unpacked for an image",
+            Self::ImageBytes => "bytes of all that is unpacked and copied for an image",
             Self::ExpansionRatio => "bytes that a byte of a blob expands to",
             Self::ExpansionFloor => "bytes of an archive for which expansion-ratio does not count yet",
             Self::Entries => "entries and directories of a layer",
@@ -111,7 +114,7 @@ impl Limit {
             Self::XattrBytes => "bytes of an extended attribute",
             Self::SparseRegions => "pieces of data in a sparse file",
             Self::SymlinkComponents => "components that symlinks add to names",
-            Self::KeptBytes => "bytes of a layer's names and directories' xattrs",
+            Self::KeptBytes => "bytes of a layer's names, open paths and directories' xattrs",
         }
     }
 
