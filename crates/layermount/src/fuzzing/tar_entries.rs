@@ -17,8 +17,8 @@ use crate::layer::{Device, Kind};
 ///    replaces) and refuses them if they are none; it takes no base-256 in device numbers and checksums.
 /// 2. It knows only the sum of unsigned bytes as a checksum, not that of historic writers.
 /// 3. It refuses PAX keys that are not UTF-8, times before 1970, and empty owners and times.
-/// 4. It takes a header with the magic `ustar\0` and another version than `00` for v7's: without prefix, and extended headers are
-///    entries. Go and GNU tar do not look at the version.
+/// 4. It takes a header with the magic `ustar\0` and another version than `00` for v7's: without prefix and device numbers, and extended
+///    headers are entries. Go and GNU tar do not look at the version.
 /// 5. It knows no name prefix under GNU's magic, which Go before 1.8 wrote.
 /// 6. It leaves to its caller which types have data. Here those are files, as in Go.
 /// 7. It leaves to its caller that a v7 file whose name ends in `/` is a directory.
@@ -164,7 +164,9 @@ fn check_kind(seen: &Seen, theirs: &ParsedEntry<'_>, sparse: Option<(u64, Vec<(u
         (Kind::Directory, EntryType::Directory) | (Kind::Fifo, EntryType::Fifo) => true,
         (Kind::Directory, EntryType::Regular) => is_v7_directory,
         (Kind::Symlink(ours), EntryType::Symlink) | (Kind::HardLink(ours), EntryType::Link) => ours == target,
-        (Kind::CharDevice(ours), EntryType::Char) | (Kind::BlockDevice(ours), EntryType::Block) => *ours == device(),
+        (Kind::CharDevice(ours), EntryType::Char) | (Kind::BlockDevice(ours), EntryType::Block) => {
+            theirs.dev_major.is_none() || *ours == device()
+        }
         _ => false,
     };
     assert!(same && sparse.is_none(), "{seen:?}\n{theirs:?}");

@@ -200,6 +200,9 @@ impl<R: BufRead> Archive<R> {
         if (pax.path.is_some() && long_name.is_some()) || (pax.link_path.is_some() && long_link.is_some()) {
             return Err(refuse(Refusal::Because("PAX and GNU both give it a long name")));
         }
+        if pax.path.is_none() && long_name.is_none() && block.is_all_prefix() {
+            return Err(refuse(Refusal::Because("a name that is nothing but a prefix")));
+        }
         let mut name = shown.clone();
         let link = pax.link_path.take().or(long_link).unwrap_or_else(|| block.link_name().to_vec());
         let attributes = attributes(block, &mut pax).map_err(refuse)?;

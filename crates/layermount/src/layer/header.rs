@@ -49,6 +49,11 @@ impl<'a> Block<'a> {
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
+    /// Whether there is a prefix and nothing behind it: no writer splits a name so, and readers see different things in it.
+    pub(super) fn is_all_prefix(&self) -> bool {
+        !self.prefix().is_empty() && text(&self.header.as_old().name).is_empty()
+    }
+
     fn prefix(&self) -> &[u8] {
         let ustar = header_prefix(self.header.as_bytes());
         match self.format {
