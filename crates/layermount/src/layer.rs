@@ -77,8 +77,18 @@ pub(crate) enum Refusal {
 pub(crate) enum LayerError {
     #[error("entry {entry}: {reason}")]
     Entry { entry: String, reason: Refusal },
-    #[error("the archive is malformed at byte {offset}: {reason}")]
+    #[error("{} byte {offset}: {reason}", reason.place())]
     Archive { offset: u64, reason: Refusal },
+}
+
+impl Refusal {
+    /// What is wrong with the byte of an archive that is refused.
+    fn place(&self) -> &'static str {
+        match self {
+            Self::Because(_) => "the archive is malformed at",
+            Self::Limit { .. } => "the archive asks for too much at",
+        }
+    }
 }
 
 impl LayerError {
