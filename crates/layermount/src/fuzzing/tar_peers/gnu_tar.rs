@@ -5,6 +5,7 @@
 //! 1. An entry that is neither file nor hard link has data to it if the header gives it a size, and so has anything for which PAX
 //!    does. Go, POSIX and this crate say that only files have data.
 //! 2. It knows no name prefix under GNU's magic.
+//! 3. A v7 directory is told by the slash behind its name, and of the name `/` it takes none away: a file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -25,6 +26,9 @@ pub(super) fn differs(seen: &Seen, archive: &[u8]) -> Differs {
         Kind::HardLink(_) if !pax_size => {}
         _ if size || pax_size => return Differs::FromHere,
         _ => {}
+    }
+    if headers.own.as_bytes()[156] == 0 && without_slashes(&seen.entry.name).is_empty() {
+        return Differs::FromHere;
     }
     let is_gnu = headers.own.as_bytes()[257..263] == *b"ustar ";
     if is_gnu && !headers.prefix().is_empty() { Differs::Name } else { Differs::No }
