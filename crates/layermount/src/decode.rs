@@ -45,6 +45,13 @@ impl Default for DecodeLimits {
     }
 }
 
+impl DecodeLimits {
+    /// Whether `bytes` are more than a blob of this size may stand for.
+    pub(crate) fn is_bomb(&self, bytes: u64, blob_size: u64) -> bool {
+        bytes > self.ratio_floor && bytes > self.ratio.saturating_mul(blob_size)
+    }
+}
+
 /// Reads the tar archive out of a blob.
 #[derive(Debug)]
 pub(crate) struct Decoder<R: Read> {

@@ -121,12 +121,12 @@ impl<R: Read> Source<R> {
     }
 
     fn check_expansion(&self) -> Result<(), DecodeError> {
-        let DecodeLimits { tar_bytes, ratio, ratio_floor } = self.limits;
+        let DecodeLimits { tar_bytes, ratio, .. } = self.limits;
         if self.tar_size > tar_bytes {
             return Err(DecodeError::TooLong { limit: tar_bytes });
         }
         let blob_size = self.stream.blob().taken();
-        if self.tar_size > ratio_floor && self.tar_size > ratio.saturating_mul(blob_size) {
+        if self.limits.is_bomb(self.tar_size, blob_size) {
             return Err(DecodeError::Bomb { tar: self.tar_size, blob: blob_size, limit: ratio });
         }
         Ok(())

@@ -19,7 +19,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -69,7 +69,7 @@ pub(super) fn is_whole(entry: &Entry, checking: &mut dyn FnMut()) -> Result<bool
         // That may have been this very boot, and what was read may not be on the disk yet.
         sync(entry.tree(), || shown(entry))?;
     }
-    match mark(entry) {
+    match entry.put_mark(ON_DISK) {
         Ok(()) => Ok(true),
         // Then it will be looked at again.
         Err(error) if matches!(error.errno(), Errno::ROFS | Errno::ACCESS | Errno::NOSPC | Errno::DQUOT) => Ok(true),
@@ -87,7 +87,7 @@ pub(super) fn make_durable(root: &StoreRoot, entries: &[Arc<Entry>]) -> Result<(
     }
     let Some(first) = left.first() else { return Ok(()) };
     sync(first.tree(), || root.path().display().to_string())?;
-    left.into_iter().try_for_each(|entry| mark(entry))?;
+    left.into_iter().try_for_each(|entry| entry.put_mark(ON_DISK))?;
     Ok(())
 }
 
@@ -107,13 +107,6 @@ fn is_on_disk(entry: &Entry) -> Result<bool, SyscallError> {
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(SyscallError::new("newfstatat", shown(entry), errno)),
     }
-}
-
-fn mark(entry: &Entry) -> Result<(), SyscallError> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(entry.directory()?, ON_DISK, flags, Mode::RUSR | Mode::WUSR)
-        .map(drop)
-        .syscall("openat", || format!("{}, O_CREAT", shown(entry)))
 }
 
 /// Takes the mark from a layer, before its tree is changed.

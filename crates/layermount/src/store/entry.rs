@@ -269,9 +269,14 @@ impl Entry {
     ///
     /// What the kernel says where the store cannot be written to.
     pub(crate) fn mark_damaged(&self) -> Result<(), SyscallError> {
+        self.put_mark(MARK)
+    }
+
+    /// Puts an empty file beside the tree: it is there at once or not at all, and has no content to lose.
+    pub(super) fn put_mark(&self, name: &str) -> Result<(), SyscallError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::openat(self.directory()?, MARK, flags, Mode::RUSR | Mode::WUSR)
-            .syscall("openat", || format!("{}, O_CREAT", self.path.join(MARK).display()))
+        rustix::fs::openat(self.directory()?, name, flags, Mode::RUSR | Mode::WUSR)
+            .syscall("openat", || format!("{}, O_CREAT", self.path.join(name).display()))
             .map(drop)
     }
 

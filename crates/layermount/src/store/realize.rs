@@ -1,5 +1,7 @@
 //! From an [`Image`] to a [`LayerStack`]: locate, look up, or make.
 
+mod streams;
+
 use std::collections::HashSet;
 use std::io::BufRead;
 use std::os::fd::AsFd;
@@ -28,6 +30,7 @@ use super::in_use::lock_tree;
 use super::lock::KeyLock;
 use super::root::StoreRoot;
 use super::stage::{Stage, sweep};
+use streams::{Metered, Watched};
 
 /// The name of a layer's directory in the stage.
 const STAGED: &str = "layer";
@@ -320,7 +323,7 @@ impl Work<'_> {
             layer.descriptor.as_ref().ok_or_else(|| StoreError::NoBlob { diff_id: layer.diff_id.to_string() })?;
         let made = Stage::with(self.root, |stage| {
             let (inner, size) = (blobs.open(descriptor)?, Some(descriptor.size()));
-            let blob = Watched { inner, work: self, layer, size, read: 0 };
+            let blob = Watched::new(inner, self, layer, size);
             self.unpack_and_publish(shelf, stage, (blob, Some(descriptor)), |found| found == &layer.diff_id)
         });
         let found = made.context(|| format!("layer {} of {}", layer.diff_id, blobs.describe()))?;
@@ -344,7 +347,7 @@ impl Work<'_> {
         let mut listing = create_listing(directory.as_fd())?;
         let mut metered = 0;
         let mut unpack = |tar: &mut dyn BufRead| {
-            let mut tar = Metered { inner: tar, work: self, counted: &mut metered, more: 0 };
+            let mut tar = Metered::new(tar, self, &mut metered);
             unpack(&mut tar, tree.as_fd(), &mut listing, &self.form.unpack)
         };
         let (unpacked, Decoded { diff_id, tar_size, .. }) = decode(blob, descriptor, &self.form.decode, &mut unpack)?;
@@ -372,10 +375,9 @@ impl Work<'_> {
 
     /// Copies of lower files are what a layer expands to, too: a few links can ask for any number of them.
     fn check_copies(&self, layer: &Layer, bytes: u64) -> Result<(), StoreError> {
-        let DecodeLimits { ratio, ratio_floor, .. } = self.form.decode;
         let blob = layer.descriptor.as_ref().map_or(u64::MAX, Descriptor::size);
-        if bytes > ratio_floor.max(ratio.saturating_mul(blob)) {
-            return Err(StoreError::CopiesTooLarge { bytes, limit: ratio });
+        if self.form.decode.is_bomb(bytes, blob) {
+            return Err(StoreError::CopiesTooLarge { bytes, limit: self.form.decode.ratio });
         }
         Ok(())
     }
@@ -438,57 +440,5 @@ impl Work<'_> {
         })?;
         self.held.release_open(layer);
         self.held.complete(shelf, layer)
-    }
-}
-
-/// A blob that reports how far it was read, and fails when another layer of the image has failed.
-struct Watched<'a, R> {
-    inner: R,
-    work: &'a Work<'a>,
-    layer: &'a Layer,
-    size: Option<u64>,
-    read: u64,
-}
-
-impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.work.cancelled.load(Ordering::Relaxed) {
-            return Err(std::io::Error::other("given up, because another layer failed"));
-        }
-        let count = self.inner.read(buffer)?;
-        self.read += count as u64;
-        self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
-        Ok(count)
-    }
-}
-
-/// An archive that counts towards what is unpacked for the image.
-struct Metered<'a> {
-    inner: &'a mut dyn BufRead,
-    work: &'a Work<'a>,
-    counted: &'a mut u64,
-    /// Read since it was last counted.
-    more: u64,
-}
-
-impl BufRead for Metered<'_> {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        let more = std::mem::take(&mut self.more);
-        *self.counted += more;
-        self.work.meter(more).map_err(|error| std::io::Error::other(Error::from(error)))?;
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.more += count as u64;
-        self.inner.consume(count);
-    }
-}
-
-impl std::io::Read for Metered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.fill_buf()?.read(buffer)?;
-        self.consume(count);
-        Ok(count)
     }
 }
