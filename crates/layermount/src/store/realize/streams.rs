@@ -17,8 +17,15 @@ pub(super) struct Watched<'a, R> {
 }
 
 impl<'a, R> Watched<'a, R> {
+    /// Reports at once, so that every beginning is told, also of a blob that one call reads whole.
     pub(super) fn new(inner: R, work: &'a Work<'a>, layer: &'a Layer, size: Option<u64>) -> Self {
-        Self { inner, work, layer, size, read: 0 }
+        let watched = Self { inner, work, layer, size, read: 0 };
+        watched.tell();
+        watched
+    }
+
+    fn tell(&self) {
+        self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
     }
 }
 
@@ -29,7 +36,7 @@ impl<R: Read> Read for Watched<'_, R> {
         }
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
-        self.work.options.tell(self.layer, LayerEvent::Unpacking { read: self.read, size: self.size });
+        self.tell();
         Ok(count)
     }
 }
