@@ -387,6 +387,25 @@ fn a_store_with_broken_records_can_be_cleared() {
     store.realize(&image).unwrap();
 }
 
+#[test]
+fn a_record_that_no_image_can_be_made_of_harms_no_other() {
+    let world = World::new();
+    let (store, image) = (world.store(), world.image());
+    store.realize(&image).unwrap();
+    store.record(&image).unwrap();
+    let images = world.store_path().join("images");
+    let sound = std::fs::read_dir(&images).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&sound).unwrap();
+    let platform = format!("\"platform\":\"{}\"", image.platform());
+    let spoilt = text.replace(&platform, "\"platform\":\"linux/amd64/v1.2 x\"");
+    assert_ne!(spoilt, text);
+    std::fs::write(images.join(format!("{}.json", "0".repeat(64))), spoilt).unwrap();
+    assert_eq!(store.images().unwrap().len(), 1);
+    let pruned = store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!((pruned.leftovers, pruned.layers.len()), (1, 0));
+    assert_eq!(std::fs::read_dir(images).unwrap().count(), 1);
+}
+
 /// Runs this test alone in another process that may have few files open.
 fn with_few_files(test: &str, work: impl FnOnce()) {
     use nix::sys::resource::{Resource, setrlimit};

@@ -59,10 +59,7 @@ impl Platform {
         if self.os != wanted.os || self.architecture != wanted.architecture {
             return None;
         }
-        let level = |variant: Option<&str>, default: u8| match variant {
-            None => Some(default),
-            Some(variant) => variant.strip_prefix('v')?.split('.').next()?.parse().ok(),
-        };
+        let level = |variant: Option<&str>, default: u8| variant.map_or(Some(default), level);
         let default = match self.architecture.as_str() {
             "arm" => 7,
             "arm64" => 8,
@@ -74,6 +71,13 @@ impl Platform {
         let (image, machine) = (level(self.variant(), default)?, level(wanted.variant(), default)?);
         machine.checked_sub(image)
     }
+}
+
+/// The level in `v3` or `v8.1`. Nothing else is one: what only begins so says nothing about machines, and may be anything.
+fn level(variant: &str) -> Option<u8> {
+    let numbers = variant.strip_prefix('v')?;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.split('.').all(is_number).then(|| numbers.split('.').next()?.parse().ok())?
 }
 
 fn normalise(architecture: String, variant: Option<String>) -> (String, Option<String>) {
@@ -169,5 +173,14 @@ mod tests {
         assert_eq!(platform("linux/arm/v8").distance_to(&machine), None);
         assert_eq!(platform("linux/amd64").distance_to(&machine), None);
         assert_eq!(platform("linux/amd64/v3").distance_to(&platform("linux/amd64")), None);
+    }
+
+    #[test]
+    fn what_only_begins_like_a_level_is_none() {
+        for variant in ["v1.x", "v1.2 x", "v1.", "v+1", "v1./../../x", "v1.\u{1b}[31m", "v", "1"] {
+            let image = Platform::new("linux", "amd64", Some(variant));
+            assert_eq!(image.distance_to(&platform("linux/amd64")), None, "{variant:?}");
+        }
+        assert_eq!(platform("linux/arm64/v8.1").distance_to(&platform("linux/arm64/v8.2")), Some(0));
     }
 }

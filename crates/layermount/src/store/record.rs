@@ -69,6 +69,8 @@ pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
     if matches!(image.content(), Content::Located(_)) {
         return Ok(());
     }
+    // What cannot be read back would be no record, and the image not there.
+    let _: Platform = image.platform().to_string().parse()?;
     stage::sweep(root)?;
     let record = ImageRecord {
         id: image.id().clone(),
@@ -118,16 +120,14 @@ pub(super) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Resu
 
 /// The image of this ID.
 pub(super) fn by_id(root: &StoreRoot, id: &Digest) -> Result<Option<StoredImage>> {
-    read::<ImageRecord>(root, Part::Images, &image_file(id))?.map(StoredImage::try_from).transpose()
+    read_image(root, &image_file(id))
 }
 
 pub(super) fn list(root: &StoreRoot) -> Result<Vec<StoredImage>> {
     let Some(directory) = root.part(Part::Images)? else { return Ok(Vec::new()) };
     let mut images = Vec::new();
     for file in names_in(&directory, &root.path_of(Part::Images, ""))? {
-        if let Some(record) = read::<ImageRecord>(root, Part::Images, &file)? {
-            images.push(StoredImage::try_from(record)?);
-        }
+        images.extend(read_image(root, &file)?);
     }
     // A name may stand for another image by now: every image shows the names that it still has.
     for stored in &mut images {
@@ -164,7 +164,7 @@ pub(super) fn remove_damaged(root: &StoreRoot) -> Result<usize> {
         let Some(directory) = root.part(part)? else { continue };
         for file in names_in(&directory, &root.path_of(part, ""))? {
             let readable = match part {
-                Part::Images => read::<ImageRecord>(root, part, &file)?.is_some(),
+                Part::Images => read_image(root, &file)?.is_some(),
                 _ => read::<NameRecord>(root, part, &file)?.is_some(),
             };
             if !readable {
@@ -197,6 +197,11 @@ fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
         Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
         Err(errno) => Err(SyscallError::new("unlinkat", root.path_of(part, name).display().to_string(), errno).into()),
     }
+}
+
+/// One record that nobody can make an image of must not keep all others from being listed and pruned: it is as good as none.
+fn read_image(root: &StoreRoot, file: &str) -> Result<Option<StoredImage>> {
+    Ok(read::<ImageRecord>(root, Part::Images, file)?.and_then(|record| StoredImage::try_from(record).ok()))
 }
 
 fn read<T: serde::de::DeserializeOwned>(root: &StoreRoot, part: Part, name: &str) -> Result<Option<T>> {
