@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -26,7 +27,12 @@ use crate::source::manifest::{self, Descriptor};
 pub(super) struct Layout {
     directory: OwnedFd,
     path: PathBuf,
+    /// Bytes of the documents that were read, each as often as it was.
+    read: AtomicU64,
 }
+
+/// How much may be read to find an image. One large index that is named thousands of times costs nothing to make.
+const MAX_DOCUMENTS: u64 = 64 * MAX_DOCUMENT;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LayoutError {
@@ -50,6 +56,8 @@ pub(super) enum LayoutError {
     Data { digest: Digest },
     #[error("{name} has {size} bytes, more than the {MAX_DOCUMENT} that are accepted")]
     TooLarge { name: String, size: u64 },
+    #[error("the indexes, manifests and configs of {layout} have more than {MAX_DOCUMENTS} bytes in all")]
+    TooMuch { layout: String },
 }
 
 impl Fault for LayoutError {
@@ -64,7 +72,7 @@ impl Fault for LayoutError {
             Self::NoBlob { .. } => ErrorKind::BlobNotFound,
             Self::Size { .. } | Self::Digest { .. } => ErrorKind::DigestMismatch,
             Self::NotAFile { .. } | Self::Data { .. } => ErrorKind::InvalidImage,
-            Self::TooLarge { .. } => ErrorKind::LimitExceeded,
+            Self::TooLarge { .. } | Self::TooMuch { .. } => ErrorKind::LimitExceeded,
         }
     }
 
@@ -105,7 +113,7 @@ impl Layout {
         let directory = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .syscall("open", || format!("{path:?}, O_RDONLY|O_DIRECTORY"))
             .map_err(not_a_layout)?;
-        let layout = Self { directory, path: path.to_owned() };
+        let layout = Self { directory, path: path.to_owned(), read: AtomicU64::new(0) };
         let marker: Marker = document::parse("file oci-layout", &layout.read_file("oci-layout")?)
             .context(|| format!("{} is not an OCI layout that can be read", layout.describe()))?;
         match marker.image_layout_version.starts_with("1.") {
@@ -128,6 +136,9 @@ impl Layout {
         let Descriptor { digest, size, data, .. } = descriptor;
         if *size > MAX_DOCUMENT {
             return Err(LayoutError::TooLarge { name: format!("the {what} {digest}"), size: *size }.into());
+        }
+        if self.read.fetch_add(*size, Ordering::Relaxed) + size > MAX_DOCUMENTS {
+            return Err(LayoutError::TooMuch { layout: self.describe() }.into());
         }
         let mut bytes = Vec::new();
         self.open_blob(digest, *size, data.as_deref(), &descriptor.media_type)?

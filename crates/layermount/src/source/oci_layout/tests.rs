@@ -342,3 +342,25 @@ fn limits_of_depth_and_width() {
     maker.put("index.json", &vec![b' '; (4 << 20) + 1]);
     assert_eq!(maker.fails("").kind(), ErrorKind::LimitExceeded);
 }
+
+#[test]
+fn a_variant_that_only_begins_like_a_level() {
+    let maker = Maker::new();
+    let mut config = maker.config("linux/amd64");
+    config["variant"] = "v1.2 \u{1b}[31m".into();
+    let config = maker.blob(CONFIG, config.to_string());
+    maker.index(&[maker.manifest(&json!({"config": config, "layers": [maker.blob(LAYER, "layer")]}))]);
+    assert_eq!(maker.fails("").kind(), ErrorKind::PlatformNotFound);
+}
+
+#[test]
+fn a_large_index_that_is_named_again_and_again() {
+    let maker = Maker::new();
+    let mut document = json!({"manifests": []}).to_string();
+    document.push_str(&" ".repeat((4 << 20) - document.len()));
+    let large = maker.blob(INDEX, document);
+    maker.index(&vec![large.clone(); 3]);
+    assert_eq!(maker.fails("").kind(), ErrorKind::InvalidImage);
+    maker.index(&vec![large; 1000]);
+    assert_eq!(maker.fails("").kind(), ErrorKind::LimitExceeded);
+}
