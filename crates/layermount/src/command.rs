@@ -9,6 +9,7 @@ mod user;
 
 pub use process::{Child, ParseSignalError, Signal};
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::BitOr;
 use std::os::fd::OwnedFd;
@@ -76,10 +77,13 @@ impl Command {
         if !config.working_dir().is_empty() {
             command.directory = PathBuf::from(config.working_dir());
         }
-        for variable in config.env() {
-            // As Docker reads it: what has no "=" is no variable.
-            if let Some((name, value)) = variable.split_once('=') {
-                command.env(name, value);
+        // As Docker reads it: what has no "=" is no variable. A config has room for hundreds of thousands.
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (name, value) in config.env().iter().filter_map(|variable| variable.split_once('=')) {
+            let place = *places.entry(name).or_insert(command.environment.len());
+            match command.environment.get_mut(place) {
+                Some((_, old)) => *old = value.into(),
+                None => command.environment.push((name.into(), value.into())),
             }
         }
         command

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn as_many_variables_as_a_config_has_room_for() {
+        const COUNT: usize = 300_000;
+        let variables: Vec<String> = (0..COUNT).map(|number| format!("{number:x}=")).collect();
+        let config = serde_json::json!({"config": {"Env": variables}}).to_string();
+        let since = std::time::Instant::now();
+        assert_eq!(Command::for_image(&image(&config)).environment.len(), COUNT);
+        // Minutes, if each was looked for among those before it.
+        assert!(since.elapsed() < std::time::Duration::from_secs(20), "{:?}", since.elapsed());
+    }
+
+    #[test]
     fn programs_are_looked_for_in_absolute_directories() {
         let found = |program: &str, path: &str| candidates(OsStr::new(program), OsStr::new(path)).unwrap();
         assert_eq!(found("sh", "/bin::.:rel:/usr/bin"), [c"/bin/sh".to_owned(), c"/usr/bin/sh".to_owned()]);
