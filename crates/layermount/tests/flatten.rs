@@ -27,6 +27,35 @@ fn content_that_lies_elsewhere_is_not_lost_in_silence() {
 }
 
 #[test]
+fn a_file_that_becomes_the_callers_runs_in_nobodys_name() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("root", "privileges are given up");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    let set_mode = |name: &str, mode| {
+        rustix::fs::chmod(tree.join(name), Mode::from_raw_mode(mode)).unwrap();
+    };
+    std::fs::create_dir_all(tree.join("directory")).unwrap();
+    std::fs::write(tree.join("program"), "").unwrap();
+    set_mode("program", 0o6755);
+    set_mode("directory", 0o3755);
+    std::fs::hard_link(tree.join("program"), tree.join("link")).unwrap();
+    let stack = LayerStack::from_directories(vec![tree.clone()], OverlayXattrs::User).unwrap();
+    let modes = |flat: &str| {
+        let flat = place.path().join(flat);
+        stack.flatten_into(&flat).unwrap();
+        ["program", "link", "directory"].map(|name| rustix::fs::stat(flat.join(name)).unwrap().st_mode & 0o7777)
+    };
+    assert_eq!(modes("root"), [0o6755, 0o6755, 0o3755]);
+    // Of this thread alone: from here on it is treated as an ordinary user's.
+    let mut sets = capabilities(None).unwrap();
+    sets.effective -= CapabilitySet::SYS_ADMIN;
+    set_capabilities(None, sets).unwrap();
+    assert_eq!(modes("user"), [0o755, 0o755, 0o3755]);
+}
+
+#[test]
 fn devices_that_may_not_be_made_are_left_out() {
     if !nix::unistd::geteuid().is_root() {
         return skip("root", "devices are made");

@@ -40,6 +40,7 @@ pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened>
         inode: (stat.st_dev, stat.st_ino),
         mark: opaque_mark(stack.xattrs()),
         metadata,
+        squash: ownership == Ownership::Squash,
         first_names: HashMap::new(),
         directories: Vec::new(),
         files: 0,
@@ -82,6 +83,8 @@ struct Flat<'a> {
     inode: (u64, u64),
     mark: &'static str,
     metadata: Metadata,
+    /// Everything becomes the caller's.
+    squash: bool,
     /// Where files with several names were put first, by layer, device and inode.
     first_names: HashMap<(usize, u64, u64), (Place, Name)>,
     /// Directories that were made, each behind those that hold it.
@@ -186,7 +189,7 @@ impl Flat<'_> {
         Ok(choices)
     }
 
-    fn file(&mut self, into: BorrowedFd<'_>, layer: usize, place: Place, found: Found) -> Result<()> {
+    fn file(&mut self, into: BorrowedFd<'_>, layer: usize, place: Place, mut found: Found) -> Result<()> {
         let name = found.name.clone();
         if found.stat.st_nlink > 1 {
             let inode = (layer, found.stat.st_dev, found.stat.st_ino);
@@ -199,6 +202,10 @@ impl Flat<'_> {
                     .map_err(at)
                     .map_err(Into::into);
             }
+        }
+        // Whoever may execute it would be the caller, where the image meant somebody else (`cp -p` and tar take them away, too).
+        if self.squash && FileType::from_raw_mode(found.stat.st_mode) == FileType::RegularFile {
+            found.stat.st_mode &= !(Mode::SUID | Mode::SGID).as_raw_mode();
         }
         let skipped = self.metadata.skipped.devices;
         copy::file(&mut self.metadata, &found, self.mark, into, &name)?;
