@@ -16,7 +16,8 @@ use super::super::root::WITHOUT_OPENAT2;
 use super::*;
 
 /// Names that are swapped, from the layer's root. Each is also a name outside, with others like them below it.
-const SWAPPED: [&str; 8] = ["a", "a/b", "a/b/c", "a/b/c/f", "a/p", "d", "d/e", "a/b/l"];
+/// The last ones are what completing goes through.
+const SWAPPED: [&str; 11] = ["a", "a/b", "a/b/c", "a/b/c/f", "a/p", "d", "d/e", "a/b/l", "o", "o/p", "w"];
 
 /// Goes in and out of directories, so that they are opened again and again: by one name, by many, for reading, for removal.
 const LAYER: &str = r#"
@@ -178,7 +179,7 @@ fn race(without_openat2: bool) {
         let patience = Instant::now() + Duration::from_secs(60);
         for round in 0.. {
             // On some machines it takes longer until both sides have won.
-            let settled = unpacking.won >= 10 && unpacking.lost >= 10 && removing.won > 0;
+            let settled = unpacking.won >= 10 && unpacking.lost >= 10 && completing.won > 0 && removing.won > 0;
             if round >= rounds && (settled || Instant::now() > patience) {
                 break;
             }
@@ -216,6 +217,7 @@ fn race(without_openat2: bool) {
         !without_openat2
     );
     assert!(unpacking.won >= 10 && unpacking.lost >= 10, "{unpacking:?}");
+    assert!(completing.won > 0 && completing.lost > 0, "{completing:?}");
     assert!(removing.won > 0 && removing.lost > 0, "{removing:?}");
     assert_eq!(fs::read_dir(at("layers")).unwrap().count(), 0);
     remove_tree(open(place.path()).as_fd(), c"decoys").unwrap();
