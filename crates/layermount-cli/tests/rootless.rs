@@ -79,6 +79,20 @@ fn the_same_commands_work_in_a_user_namespace() {
 }
 
 #[test]
+fn no_umask_closes_an_unpacked_tree_to_its_owner() {
+    let Some(home) = Home::new() else { return };
+    for umask in ["0777", "0700", "0300", "0177", "0000"] {
+        let tree = home.world.path().join("tree");
+        let mut sh = Command::new("sh");
+        sh.args(["-c", "umask $1 && exec \"$0\" unpack \"$2\" \"$3\""]).arg(&home.layermount).arg(umask);
+        let output = home.as_user(sh.arg(&home.image).arg(&tree)).env_remove("LAYERMOUNT_STORE").output().unwrap();
+        assert!(output.status.success(), "{umask}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(tree.join("etc/motd").exists());
+        assert!(Command::new("rm").arg("-rf").arg(&tree).status().unwrap().success());
+    }
+}
+
+#[test]
 fn what_an_ordinary_user_cannot_do_is_explained() {
     let Some(home) = Home::new() else { return };
     home.fails(&["run", &home.image], 125, &["guest", "hint: ", "user 0"]);

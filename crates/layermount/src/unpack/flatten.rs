@@ -13,12 +13,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, linkat, mkdirat, open, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmod, fstat, linkat, mkdirat, open, statat};
 use rustix::io::Errno;
 
 use super::complete::below::{Found, has_mark, is_whiteout};
 use super::complete::copy;
-use super::metadata::{Metadata, forget_inherited_acls, opaque_mark};
+use super::metadata::{Metadata, forget_inherited_acls, opaque_mark, proc_path};
 use super::root::{PATH, READ, open_beneath};
 use super::{Ownership, Skipped, UnpackError, UnpackOptions, c_name};
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -56,7 +56,13 @@ pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened>
 fn target(directory: &Path) -> Result<OwnedFd, UnpackError> {
     let show = || directory.display().to_string();
     match mkdirat(CWD, directory, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+        // Whatever the umask has taken away from us.
+        Ok(()) => {
+            let flags = PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = open(directory, flags, Mode::empty()).syscall("open", show).map_err(UnpackError::Target)?;
+            chmod(proc_path(made.as_fd()), Mode::RWXU).syscall("chmod", show).map_err(UnpackError::Target)?;
+        }
+        Err(Errno::EXIST) => {}
         other => other.syscall("mkdir", show).map_err(UnpackError::Target)?,
     }
     let fd = open(directory, READ | OFlags::CLOEXEC, Mode::empty())
