@@ -10,13 +10,14 @@ use crate::args::{Global, ImagesArgs};
 use crate::failure::Result;
 use crate::session::Session;
 use crate::table::Table;
+use crate::text::pretty;
 
 pub(crate) fn images(args: &ImagesArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let session = Session::open(global)?;
     let images: Vec<Image> = session.store.images()?.into_iter().map(StoredImage::into_image).collect();
     if args.json {
         let objects: Vec<Value> = images.iter().map(object).collect();
-        return Ok(writeln!(out, "{:#}", Value::from(objects))?);
+        return Ok(writeln!(out, "{}", pretty(&Value::from(objects)))?);
     }
     if images.is_empty() {
         session.report.hint(&empty(&session.store));

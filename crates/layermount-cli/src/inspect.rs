@@ -10,6 +10,7 @@ use crate::args::{Global, InspectArgs};
 use crate::failure::Result;
 use crate::places::{PlacedLayer, places};
 use crate::session::{Session, docker};
+use crate::text::pretty;
 
 pub(crate) fn inspect(args: &InspectArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let session = Session::open(global)?;
@@ -23,7 +24,7 @@ pub(crate) fn inspect(args: &InspectArgs, global: &Global, out: &mut dyn Write) 
         };
         objects.push(object(&image, &parents, &layers));
     }
-    Ok(writeln!(out, "{:#}", Value::from(objects))?)
+    Ok(writeln!(out, "{}", pretty(&Value::from(objects)))?)
 }
 
 fn object(image: &Image, parents: &[Digest], layers: &[PlacedLayer<'_>]) -> Value {

@@ -9,7 +9,7 @@ use crate::failure::Result;
 use crate::places::{PlacedLayer, places};
 use crate::session::{Session, place};
 use crate::table::Table;
-use crate::text::{bytes, truncated};
+use crate::text::{bytes, pretty, truncated};
 
 /// How much of a command is shown; docker shows as much.
 const COMMAND_WIDTH: usize = 45;
@@ -19,7 +19,7 @@ pub(crate) fn layers(args: &LayersArgs, global: &Global, out: &mut dyn Write) ->
     let image = session.resolve(&args.image, &args.choice)?;
     let layers = places(&image, &session.store)?;
     if args.json {
-        return Ok(writeln!(out, "{:#}", Value::from_iter(layers.iter().map(PlacedLayer::object)))?);
+        return Ok(writeln!(out, "{}", pretty(&Value::from_iter(layers.iter().map(PlacedLayer::object))))?);
     }
     if layers.is_empty() {
         session.report.hint(&format!("there are no layers: the tree is {}", place(image.content(), &session.store)));

@@ -14,7 +14,7 @@ use crate::images::familiar;
 use crate::report::Report;
 use crate::session::Session;
 use crate::table::Table;
-use crate::text::{bytes, counted, printable};
+use crate::text::{bytes, counted, pretty, printable};
 
 pub(crate) fn store(command: StoreCommand, global: &Global, out: &mut dyn Write) -> Result<()> {
     let Session { store, report } = Session::open(global)?;
@@ -39,7 +39,7 @@ fn list(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
                 "Size": layer.content_bytes,
             })
         };
-        return Ok(writeln!(out, "{:#}", Value::from_iter(layers.iter().map(object)))?);
+        return Ok(writeln!(out, "{}", pretty(&Value::from_iter(layers.iter().map(object))))?);
     }
     let mut table = Table::new(&["DIFF ID", ">SIZE", ">ENTRIES", "PATH"]);
     for layer in &layers {
@@ -59,7 +59,7 @@ fn usage(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
             "LayerBytes": usage.layer_bytes,
             "StageBytes": usage.stage_bytes,
         });
-        return Ok(writeln!(out, "{object:#}")?);
+        return Ok(writeln!(out, "{}", pretty(&object))?);
     }
     let mut table = Table::new(&["TYPE", ">COUNT", ">ON DISK"]);
     table.row(["images", &usage.images.to_string(), ""]);

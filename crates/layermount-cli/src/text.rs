@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// `text` on one line and without anything that a terminal would act on: images and engines choose many of the strings that
 /// are printed.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    // U+202A..U+202E and U+2066..U+2069 turn the direction of writing around.
-    let tame = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if text.chars().all(tame) {
         return Cow::Borrowed(text);
     }
@@ -17,6 +17,17 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         c => c.escape_unicode().to_string(),
     };
     Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// A document for programs, that a person may look at too: JSON itself leaves some of what terminals act on as it is.
+pub(crate) fn pretty(value: &Value) -> String {
+    let escape = |c: char| if c == '\n' || tame(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    format!("{value:#}").chars().map(escape).collect()
+}
+
+/// Whether a terminal only shows it. U+202A..U+202E and U+2066..U+2069 turn the direction of writing around.
+fn tame(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The first `width` characters, the last of them `…` when something was cut off.
@@ -68,6 +79,10 @@ mod tests {
         assert_eq!(printable("\u{1b}]0;x\u{7}"), "\\u{1b}]0;x\\u{7}");
         assert_eq!(printable("\u{202e}txt"), "\\u{202e}txt");
         assert_eq!(printable("naïve ☃"), "naïve ☃");
+        let value = serde_json::json!({"a": "\u{1b}\u{7f}\u{9b}31m\u{202e}é\n"});
+        let text = pretty(&value);
+        assert!(text.lines().count() == 3 && text.chars().all(|c| c == '\n' || tame(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]
