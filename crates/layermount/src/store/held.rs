@@ -44,8 +44,11 @@ impl<'a> Held<'a> {
     /// relies on it needs the layer's lock too.
     pub(super) fn open(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
         let key = Key::Open(layer.diff_id.clone());
-        self.entries().remove(&key.file_name());
-        self.look(shelf, layer, &key)
+        // Not let go of before it is held again: in between it would be nobody's, and prune takes what is nobody's.
+        let before = self.entries().remove(&key.file_name());
+        let found = self.look(shelf, layer, &key);
+        drop(before);
+        found
     }
 
     /// Keeps what was published just now.
@@ -76,5 +79,47 @@ impl<'a> Held<'a> {
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::entry::{Record, TREE, write_record};
+    use super::super::in_use::{Claim, claim};
+    use super::super::root::{StoreRoot, open_or_create};
+    use super::*;
+    use crate::digest::{ChainId, DiffId, Digest};
+    use crate::unpack::{OpenEnds, Skipped, Unpacked};
+
+    #[test]
+    fn an_open_layer_is_never_let_go_of() {
+        let place = tempfile::tempdir().unwrap();
+        let root = StoreRoot::open(place.path().join("store")).unwrap();
+        let shelf = Shelf::open_or_create(&root, "dir-user").unwrap();
+        let digest = Digest::sha256("layer");
+        let (diff_id, chain_id) = (DiffId(digest.clone()), ChainId(digest));
+        let layer = Layer { diff_id: diff_id.clone(), chain_id, descriptor: None, created_by: None };
+        let name = Key::Open(diff_id.clone()).file_name();
+        let directory = open_or_create(shelf.directory().as_fd(), &name).unwrap();
+        open_or_create(directory.as_fd(), TREE).unwrap();
+        let (skipped, open) = (Skipped::default(), OpenEnds::default());
+        let unpacked = Unpacked { root: None, opaque_root: false, open, entries: 0, bytes: 0, skipped };
+        write_record(directory.as_fd(), &Record::new(diff_id, unpacked, 0)).unwrap();
+        let options = RealizeOptions::default();
+        let held = Held::new(&options);
+        assert!(held.open(&shelf, &layer).unwrap().is_some());
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..3000).for_each(|_| assert!(held.open(&shelf, &layer).unwrap().is_some()));
+                ended.store(true, Ordering::Relaxed);
+            });
+            while !ended.load(Ordering::Relaxed) {
+                assert!(matches!(claim(&shelf, &name).unwrap(), Claim::Used));
+            }
+        });
     }
 }
