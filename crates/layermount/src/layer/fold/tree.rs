@@ -381,8 +381,12 @@ fn packed(what: What) -> (Tag, u32) {
     }
 }
 
+/// What a name and a value take in memory beside their own bytes, which may be none: with 256 of one byte for each of half a
+/// million directories, that is nearly all.
+const BESIDE_XATTR: usize = size_of::<(Vec<u8>, Vec<u8>)>() + 32;
+
 fn size_of_xattrs(attributes: &Attributes) -> usize {
-    attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+    attributes.xattrs.iter().map(|(name, value)| name.len() + value.len() + BESIDE_XATTR).sum()
 }
 
 #[cfg(test)]
@@ -418,6 +422,7 @@ mod tests {
         assert!(matches!(tree.insert(NodeId::ROOT, b"x", What::Leaf), Err(Refusal::Limit { limit: 10, .. })));
         let attributes =
             |bytes| Attributes { mode: 0, uid: 0, gid: 0, mtime: (0, 0), xattrs: vec![(b"user.a".to_vec(), bytes)] };
+        let limits = LayerLimits { kept_bytes: 10 + BESIDE_XATTR as u64, ..limits };
         let mut tree = Tree::new(&limits);
         assert!(tree.directory(&attributes(vec![0; 4])).is_ok());
         assert!(tree.directory(&attributes(Vec::new())).is_err());
