@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 /// Put a process inside an image: no daemon, no copy, no runtime.
 ///
-/// layermount takes an image that Docker or an OCI layout on disk already holds, mounts its layers where they lie (or unpacks
+/// layermount takes an image that Docker or an OCI layout on disk already holds, mounts its layers where they lie (or brings
 /// them once into its store), and starts your program inside. When the program ends, nothing is left behind.
 #[derive(Debug, Parser)]
 #[command(
@@ -50,7 +50,8 @@ Exit status: 0 on success, 1 on failure, 2 when the command line is wrong. `run`
 program's own status; 128+N when signal N ended it; 125 when layermount failed (also for a wrong command line), \
 126 when the program could not be executed, 127 when it was not found.
 
-Environment: LAYERMOUNT_STORE (as --store), LAYERMOUNT_DURABLE (as --durable), DOCKER_HOST (as --host).
+Environment: LAYERMOUNT_STORE (as --store), LAYERMOUNT_BACKING (as --backing), LAYERMOUNT_DURABLE (as --durable), \
+DOCKER_HOST (as --host).
 
 Examples:
   layermount run ubuntu -- cat /etc/os-release
@@ -63,7 +64,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Keep unpacked layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
+    /// Keep layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
     // LAYERMOUNT_STORE is read where the store is opened: to clap, an empty variable would be an empty directory.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
@@ -139,6 +140,8 @@ pub(crate) struct Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backing {
     /// The fastest that this machine can mount
+    // An empty variable is none.
+    #[value(alias = "")]
     Auto,
     /// One directory for each layer
     Dir,
@@ -149,8 +152,9 @@ pub(crate) enum Backing {
 /// How layers are made.
 #[derive(Debug, Args)]
 pub(crate) struct Making {
-    /// What layers become in the store: auto, dir or erofs
-    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true)]
+    /// What layers become in the store: auto, dir or erofs (LAYERMOUNT_BACKING)
+    #[arg(long, env = "LAYERMOUNT_BACKING", hide_env = true, value_name = "KIND", default_value = "auto")]
+    #[arg(hide_possible_values = true)]
     pub(crate) backing: Backing,
 
     /// Refuse layers that ask for more than this, such as tar-bytes=10g; --help lists the names
@@ -263,7 +267,7 @@ pub(crate) struct StoreArgs {
     pub(crate) command: StoreCommand,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// List the layers
     Ls {
@@ -279,6 +283,14 @@ pub(crate) enum StoreCommand {
     },
     /// Read every layer and compare it with what was unpacked
     Verify,
+    /// Write a layer's archive as it was, uncompressed (only EROFS files keep it)
+    ExportLayer {
+        /// The layer's diff ID, or the first digits of it
+        diff_id: String,
+        /// Write into this file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Remove layers that no pulled image needs and no process uses
     Prune {
         /// Forget all images first

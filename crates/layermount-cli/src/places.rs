@@ -23,7 +23,7 @@ pub(crate) struct PlacedLayer<'a> {
 pub(crate) enum Place {
     /// Another engine keeps it as a directory, which is mounted as it is.
     Located { path: PathBuf, bytes: Option<u64> },
-    /// The store has it as a directory.
+    /// The store has it, as a directory or as a file.
     Stored { path: PathBuf, bytes: u64 },
     /// It is a blob so far, in a place that is called so.
     Blob { source: String },

@@ -94,7 +94,7 @@ impl Session {
         }
         let unpacked = bars.finish();
         let stack = result.map_err(|error| Failure::from(error).context("cannot make the image's layers ready"))?;
-        self.report.phase(Phase::Layers, since, || match (stack.layers().len(), unpacked) {
+        self.report.phase(Phase::Layers, since, || match (image.layers().len(), unpacked) {
             (count, 0) => format!("{} ready", counted(count, "layer")),
             (count, unpacked) => format!("{} ready, {unpacked} unpacked now", counted(count, "layer")),
         });

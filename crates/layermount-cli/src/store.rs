@@ -1,11 +1,13 @@
 //! `layermount store`: what the store holds, whether it is sound, and what can go.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::error::Error as _;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use layermount::store::{PruneOptions, StoredImage, StoredLayer};
-use layermount::{ErrorKind, Store};
+use layermount::store::{Backing, PruneOptions, StoredImage, StoredLayer};
+use layermount::{DiffId, ErrorKind, Store};
 use serde_json::{Value, json};
 
 use crate::args::{Global, StoreCommand};
@@ -22,6 +24,7 @@ pub(crate) fn store(command: StoreCommand, global: &Global, out: &mut dyn Write)
         StoreCommand::Ls { json } => list(&store, json, out),
         StoreCommand::Df { json } => usage(&store, json, out),
         StoreCommand::Verify => verify(&store, report, out),
+        StoreCommand::ExportLayer { diff_id, output } => export_layer(&store, &diff_id, output, out),
         StoreCommand::Prune { all } => prune(&store, all, report, out),
     }
 }
@@ -34,6 +37,7 @@ fn list(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
                 "Name": layer.name,
                 "DiffId": layer.diff_id.to_string(),
                 "Path": layer.path.to_string_lossy(),
+                "Backing": if layer.backing == Backing::Erofs { "erofs" } else { "dir" },
                 "OverlayXattrs": layer.xattrs.as_str(),
                 "Entries": layer.entries,
                 "Size": layer.content_bytes,
@@ -68,6 +72,52 @@ fn usage(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {
     Ok(table.write(out)?)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the file is where the caller says, and not in the store")]
+fn export_layer(store: &Store, wanted: &str, output: Option<PathBuf>, out: &mut dyn Write) -> Result<()> {
+    let layers = store.layers()?;
+    let diff_id = find_layer(&layers, wanted)?;
+    if !layers.iter().any(|layer| layer.diff_id == diff_id && layer.backing == Backing::Erofs) {
+        // It says why not, before a file is emptied for nothing.
+        store.export_layer(&diff_id, &mut io::sink())?;
+    }
+    match output {
+        Some(path) => {
+            let at = |error| Failure::io(format!("cannot write {}", path.display()), error);
+            store.export_layer(&diff_id, &mut File::create(&path).map_err(at)?)?;
+        }
+        None if io::stdout().is_terminal() => {
+            return Err(Failure::new(ErrorKind::InvalidInput, "an archive is not for a terminal")
+                .with_hint("use --output FILE, or a pipe"));
+        }
+        None => _ = store.export_layer(&diff_id, out).map_err(of_stdout)?,
+    }
+    Ok(())
+}
+
+/// Whoever has read enough of an archive hears nothing of it, as of everything else.
+fn of_stdout(error: layermount::Error) -> Failure {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    match causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).next() {
+        Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Failure::from(io::Error::from(cause.kind())),
+        _ => Failure::from(error),
+    }
+}
+
+/// The layer that is meant by a diff ID or by the first digits of one.
+fn find_layer(layers: &[StoredLayer], wanted: &str) -> Result<DiffId> {
+    let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    let is_meant = |diff_id: &DiffId| !digits.is_empty() && diff_id.digest().hex().starts_with(digits);
+    let found: BTreeSet<_> = layers.iter().map(|layer| &layer.diff_id).filter(|diff_id| is_meant(diff_id)).collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(diff_id), None) => Ok(diff_id.clone()),
+        (None, _) => Err(Failure::new(ErrorKind::BlobNotFound, format!("no layer of the store is {wanted}"))
+            .with_hint("'layermount store ls' lists the layers")),
+        (Some(_), Some(_)) => Err(Failure::new(ErrorKind::InvalidInput, format!("several layers start with {wanted}"))
+            .with_hint("say more digits of the diff ID")),
+    }
+}
+
 fn verify(store: &Store, report: Report, out: &mut dyn Write) -> Result<()> {
     let verified = store.verify(&mut |layer| report.detail(&format!("reading {}", layer.path.display())))?;
     if verified.damage.is_empty() {
@@ -79,14 +129,23 @@ fn verify(store: &Store, report: Report, out: &mut dyn Write) -> Result<()> {
     }
     let damaged: BTreeSet<_> = verified.damage.iter().map(|damage| &damage.layer).collect();
     for layer in &verified.in_use {
-        report.warn(&format!("{} is in use: it can be made anew when that has ended", layer.display()));
+        let what = match layer.parent().is_some_and(|shelf| shelf.ends_with("erofs")) {
+            true => "what runs in it goes on with the damaged file",
+            false => "it can be made anew when that has ended",
+        };
+        report.warn(&format!("{} is in use: {what}", layer.display()));
     }
     for layer in &verified.unmarked {
         report.warn(&format!("{} goes on being used: the store cannot be written to", layer.display()));
     }
-    let message = match damaged.len() {
-        1 => format!("1 layer of {} is not as it was unpacked", store.path().display()),
-        count => format!("{count} layers of {} are not as they were unpacked", store.path().display()),
+    let is_index = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("image-"));
+    let (indexes, place) = (damaged.iter().filter(|path| is_index(path)).count(), store.path().display());
+    let message = match (damaged.len() - indexes, indexes) {
+        (0, 1) => format!("1 index of {place} is not as it was made"),
+        (0, count) => format!("{count} indexes of {place} are not as they were made"),
+        // Indexes of damaged layers go with them.
+        (1, _) => format!("1 layer of {place} is not as it was unpacked"),
+        (count, _) => format!("{count} layers of {place} are not as they were unpacked"),
     };
     let failure = Failure::new(ErrorKind::StoreDamaged, message);
     if !verified.unmarked.is_empty() {
@@ -117,7 +176,7 @@ fn prune(store: &Store, all: bool, report: Report, out: &mut dyn Write) -> Resul
     if all {
         writeln!(out, "{} forgotten", counted(pruned.images, "image"))?;
     }
-    for name in &pruned.layers {
+    for name in pruned.layers.iter().chain(&pruned.indexes) {
         report.detail(&format!("removed {name}"));
     }
     let leftovers = match pruned.leftovers {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use world::sound::{assert_recovers, image, layermount, layers, text};
-use world::{World, missing, program, root};
+use world::{Backing, World, for_both_backings, missing, program, root};
 
 /// What a call may answer, and so has to be survived.
 const FAULTS: &[(&str, &[&str])] = &[
@@ -44,15 +44,22 @@ const FAULTS: &[(&str, &[&str])] = &[
     ("fsync", &["EIO"]),
     ("syncfs", &["EIO", "ENOSPC"]),
     ("clone3", &["EAGAIN"]),
+    ("fsopen", &["EMFILE", "EPERM"]),
+    ("fsconfig", &["ENOMEM", "EIO"]),
+    ("fsmount", &["ENOMEM", "EMFILE"]),
 ];
 
+for_both_backings! {
+    whichever_call_fails_the_store_is_sound_and_the_next_pull_works,
+}
+
 /// `strace` on a durable pull into `store`.
-fn traced(store: &Path, reference: &str, log: &Path, expressions: &[String]) -> Output {
+fn traced(backing: Backing, store: &Path, reference: &str, log: &Path, expressions: &[String]) -> Output {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(log);
     expressions.iter().for_each(|expression| _ = strace.args(["-e", expression]));
     strace.arg(layermount()).arg("--store").arg(store).args(["pull", "--durable", reference]);
-    strace.stdin(Stdio::null()).output().unwrap()
+    strace.env(Backing::VARIABLE, backing.name()).stdin(Stdio::null()).output().unwrap()
 }
 
 /// How often one thread makes each call, at most: strace counts for each thread apart.
@@ -71,16 +78,15 @@ fn occurrences(log: &Path) -> BTreeMap<String, usize> {
     most
 }
 
-#[test]
-fn whichever_call_fails_the_store_is_sound_and_the_next_pull_works() {
+fn whichever_call_fails_the_store_is_sound_and_the_next_pull_works(backing: Backing) {
     if root().is_none() || program("strace").is_none() {
         return;
     }
-    let world = World::new();
+    let world = World::with_backing(backing);
     let reference = image(&world);
     let whole = world.path().join("whole");
     let log = world.path().join("log");
-    let calm = traced(&whole, &reference, &log, &[]);
+    let calm = traced(backing, &whole, &reference, &log, &[]);
     if !calm.status.success() && text(&calm).contains("ptrace") {
         return missing("strace", "processes cannot be traced here");
     }
@@ -103,7 +109,7 @@ fn whichever_call_fails_the_store_is_sound_and_the_next_pull_works() {
                 let store = world.path().join("store");
                 let at = format!("{call} number {when} fails with {errno}");
                 let inject = format!("inject={call}:error={errno}:when={when}");
-                let output = traced(&store, &reference, &log, &[format!("trace={call}"), inject]);
+                let output = traced(backing, &store, &reference, &log, &[format!("trace={call}"), inject]);
                 let hit = std::fs::read_to_string(&log).unwrap().contains("(INJECTED)");
                 injected += usize::from(hit);
                 let stderr = text(&output);
@@ -126,7 +132,7 @@ fn whichever_call_fails_the_store_is_sound_and_the_next_pull_works() {
                 if layers(&store).is_empty() && !store.exists() {
                     continue;
                 }
-                assert_recovers(&whole, &store, &reference, &at);
+                assert_recovers(backing, &whole, &store, &reference, &at);
                 let mut remove = Command::new("rm");
                 assert!(remove.arg("-rf").arg(&store).status().unwrap().success());
             }

@@ -24,7 +24,14 @@ use std::time::{Duration, Instant};
 use layermount_fixtures::random::Random;
 use layermount_fixtures::tree::{Ignore, differences};
 use layermount_fixtures::{Layout, Recipe};
-use world::{World, missing, private_mounts, program, root};
+use world::sound::assert_same_layer;
+use world::{Backing, World, for_both_backings, missing, private_mounts, program, root};
+
+for_both_backings! {
+    what_a_durable_pull_has_reported_survives_a_power_cut,
+    what_a_power_cut_has_damaged_is_never_used,
+    copies_of_lower_layers_files_are_never_used_damaged,
+}
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LAYERS: usize = 6;
@@ -35,18 +42,19 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Three disks inside each other, gone with the mount namespace of the thread that made them.
 struct Disks {
     world: World,
+    backing: Backing,
     /// The ext4 file system that is cut off.
     disk: PathBuf,
 }
 
 impl Disks {
-    fn new() -> Option<Self> {
+    fn new(backing: Backing) -> Option<Self> {
         root()?;
         for name in ["mkfs.ext4", "mkfs.xfs"] {
             program(name)?;
         }
         private_mounts();
-        let world = World::new();
+        let world = World::with_backing(backing);
         let at = |name: &str| world.path().join(name);
         for directory in ["memory", "xfs", "disk", "after"] {
             std::fs::create_dir(at(directory)).unwrap();
@@ -64,7 +72,40 @@ impl Disks {
         // The kernel is the same after the cut; only this tells that it is not.
         boot(&world, "before");
         run(Command::new("mount").arg("--bind").arg(at("boot")).arg(BOOT_ID)).unwrap();
-        Some(Self { disk: at("disk"), world })
+        Some(Self { disk: at("disk"), backing, world })
+    }
+
+    fn layermount(&self, store: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("layermount"));
+        command.arg("--store").arg(store).args(arguments).stdin(Stdio::null());
+        self.world.choose_backing(&mut command);
+        command
+    }
+
+    /// Copies the tree of the image out of a store that is all that is left of it.
+    fn show(&self, store: &Path, name: &str) -> Result<PathBuf, String> {
+        let tree = self.world.path().join(name);
+        let nowhere = ["--host", "unix:///nonexistent.sock"];
+        let shown = [&["-q", "unpack"], &nowhere[..], &["localhost/layout:image", tree.to_str().unwrap()]].concat();
+        run(&mut self.layermount(store, &shown)).map(|()| tree)
+    }
+
+    /// Layers and indexes by directory below `layers/`.
+    fn layers(&self, store: &Path) -> Vec<String> {
+        let shelf = std::fs::read_dir(store.join("layers").join(self.backing.shelf())).into_iter().flatten();
+        let mut names: Vec<_> = shelf.map(|layer| layer.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Every layer of the store, compared with those of a store that never lost its power.
+    #[track_caller]
+    fn assert_as(&self, whole: &Path, store: &Path, at: &str) {
+        assert_eq!(self.layers(store), self.layers(whole), "{at}");
+        for layer in self.layers(whole) {
+            // The root's attributes are in the record.
+            assert_same_layer(&Path::new(self.backing.shelf()).join(layer), whole, store, &[Path::new("")], at);
+        }
     }
 
     /// Cuts the power: the disk as it is now is mounted at the directory that is returned.
@@ -134,12 +175,6 @@ fn image(world: &World, links: bool) -> String {
     format!("oci:{}:image", layout.path().display())
 }
 
-fn layermount(store: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("layermount"));
-    command.arg("--store").arg(store).args(arguments).stdin(Stdio::null());
-    command
-}
-
 /// How it went, over all cuts.
 #[derive(Debug, Default)]
 struct Record {
@@ -152,44 +187,26 @@ struct Record {
     damaged: usize,
     /// Layers that the next pull used.
     used: usize,
+    /// The image could be used without another pull.
+    shown: usize,
 }
 
 fn cuts() -> u64 {
     std::env::var("LAYERMOUNT_POWER_CUTS").map_or(3, |count| count.parse().unwrap())
 }
 
-/// Layers by directory below `layers/`.
-fn layers(store: &Path) -> Vec<String> {
-    let shelf = std::fs::read_dir(store.join("layers/dir-trusted")).into_iter().flatten();
-    let mut names: Vec<_> = shelf.map(|layer| layer.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-/// Every tree of the store, compared with those of a store that never lost its power.
-#[track_caller]
-fn assert_as(whole: &Path, store: &Path, at: &str) {
-    assert_eq!(layers(store), layers(whole), "{at}");
-    for layer in layers(whole) {
-        let tree = |store: &Path| store.join("layers/dir-trusted").join(&layer).join("fs");
-        // The root's attributes are in the record.
-        let ignore = Ignore { mtimes: vec![PathBuf::new()], ..Ignore::default() };
-        let found = differences(&tree(whole), &tree(store), &ignore).unwrap();
-        assert!(found.is_empty(), "{at}: {layer}: {}", found[0]);
-    }
-}
-
-fn cut_often(durable: bool, links: bool) {
+fn cut_often(backing: Backing, durable: bool, links: bool) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(disks) = Disks::new() else { return };
+    let Some(disks) = Disks::new(backing) else { return };
     let reference = image(&disks.world, links);
     let pull: &[&str] = if durable { &["pull", "--durable", &reference] } else { &["pull", &reference] };
     let whole = disks.world.path().join("whole");
-    run(&mut layermount(&whole, pull)).unwrap();
+    run(&mut disks.layermount(&whole, pull)).unwrap();
+    disks.show(&whole, "tree").unwrap();
     let warm = Instant::now();
-    run(&mut layermount(&disks.disk.join("warm"), pull)).unwrap();
+    run(&mut disks.layermount(&disks.disk.join("warm"), pull)).unwrap();
     let usual = warm.elapsed();
-    run(&mut layermount(&disks.disk.join("warm"), &["store", "prune", "--all"])).unwrap();
+    run(&mut disks.layermount(&disks.disk.join("warm"), &["store", "prune", "--all"])).unwrap();
 
     let mut record = Record::default();
     let ended = AtomicBool::new(false);
@@ -200,7 +217,7 @@ fn cut_often(durable: bool, links: bool) {
             while !ended.load(Ordering::Relaxed) {
                 file.write_all(b"x").unwrap();
                 file.sync_all().unwrap();
-                sync_records(&disks.disk);
+                sync_records(&disks);
                 rounds += 1;
                 if rounds % 20 == 0 {
                     rustix::fs::syncfs(&file).unwrap();
@@ -212,7 +229,8 @@ fn cut_often(durable: bool, links: bool) {
             let mut random = Random::new(0x51);
             for number in 0..cuts() {
                 let store = disks.disk.join(format!("store-{number}"));
-                let mut child = layermount(&store, pull).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                let mut child =
+                    disks.layermount(&store, pull).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 // Every fourth cut comes right after the success.
                 let delay = usual.mul_f64((random.next_u64() % 1200) as f64 / 1000.0);
                 let status = if number % 4 == 3 {
@@ -225,7 +243,7 @@ fn cut_often(durable: bool, links: bool) {
                 assert!(child.wait().unwrap().success());
                 look(&disks, &copy, number, status.is_some() && durable, (&whole, pull), &mut record);
                 record.reported += usize::from(status.is_some());
-                let _ = run(&mut layermount(&store, &["store", "prune", "--all"]));
+                let _ = run(&mut disks.layermount(&store, &["store", "prune", "--all"]));
             }
         }));
         ended.store(true, Ordering::Relaxed);
@@ -233,13 +251,15 @@ fn cut_often(durable: bool, links: bool) {
             std::panic::resume_unwind(panic);
         }
     });
-    println!("{} cuts, durable: {durable}, with copies: {links}: {record:?}", cuts());
+    println!("{} cuts of {}, durable: {durable}, with copies: {links}: {record:?}", cuts(), backing.name());
 }
 
 /// Syncs the records of layers, which may be gone or unreadable by now, and nothing else of them.
-fn sync_records(disk: &Path) {
-    for store in std::fs::read_dir(disk).unwrap().flatten() {
-        for layer in std::fs::read_dir(store.path().join("layers/dir-trusted")).into_iter().flatten().flatten() {
+fn sync_records(disks: &Disks) {
+    for store in std::fs::read_dir(&disks.disk).unwrap().flatten() {
+        for layer in
+            std::fs::read_dir(store.path().join("layers").join(disks.backing.shelf())).into_iter().flatten().flatten()
+        {
             for name in ["layer.json", "listing"] {
                 let _ = File::open(layer.path().join(name)).and_then(|file| file.sync_all());
             }
@@ -253,22 +273,34 @@ fn look(disks: &Disks, copy: &Path, number: u64, promised: bool, (whole, pull): 
     let store = after.join(format!("store-{number}"));
     let at = format!("cut {number}");
     record.absent += usize::from(!store.exists());
-    let named = layers(&store);
+    let named = disks.layers(&store);
     record.layers += named.iter().filter(|name| !name.starts_with("open-")).count();
-    let verified = layermount(&store, &["store", "verify"]).output().unwrap();
-    let damaged: std::collections::BTreeSet<_> = String::from_utf8(verified.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| Some(line.split("layers/dir-trusted/").nth(1)?.split('/').next()?.to_owned()))
-        .collect();
-    record.damaged += damaged.len();
+    let shelf = format!("layers/{}/", disks.backing.shelf());
+    // What nobody has looked for is not used either.
+    if promised || number.is_multiple_of(2) {
+        let verified = disks.layermount(&store, &["store", "verify"]).output().unwrap();
+        let damaged: std::collections::BTreeSet<_> = String::from_utf8(verified.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| Some(line.split(&shelf).nth(1)?.split('/').next()?.to_owned()))
+            .collect();
+        record.damaged += damaged.len();
+        assert!(!promised || damaged.is_empty(), "{at}: {damaged:?}");
+    }
+    let shown = disks.show(&store, "after/tree");
+    record.shown += usize::from(shown.is_ok());
+    if let Ok(tree) = &shown {
+        let whole = disks.world.path().join("tree");
+        let found = differences(&whole, tree, &Ignore::default()).unwrap();
+        assert!(found.is_empty(), "{at}: {}", found[0]);
+    }
     if promised {
-        assert!(damaged.is_empty(), "{at}: {damaged:?}");
-        assert_as(whole, &store, &at);
-        let images = layermount(&store, &["images", "--json"]).output().unwrap();
+        assert!(shown.is_ok(), "{at}: {shown:?}");
+        disks.assert_as(whole, &store, &at);
+        let images = disks.layermount(&store, &["images", "--json"]).output().unwrap();
         assert!(String::from_utf8(images.stdout).unwrap().contains("sha256:"), "{at}");
     }
-    let again = layermount(&store, pull).output().unwrap();
+    let again = disks.layermount(&store, pull).output().unwrap();
     let said = String::from_utf8(again.stdout).unwrap();
     assert!(again.status.success(), "{at}: {}", String::from_utf8_lossy(&again.stderr));
     let unpacked = unpacked_now(&said);
@@ -276,8 +308,8 @@ fn look(disks: &Disks, copy: &Path, number: u64, promised: bool, (whole, pull): 
     if promised {
         assert_eq!(unpacked, 0, "{at}: {said}");
     }
-    assert_as(whole, &store, &at);
-    let images = layermount(&store, &["images", "--json"]).output().unwrap();
+    disks.assert_as(whole, &store, &at);
+    let images = disks.layermount(&store, &["images", "--json"]).output().unwrap();
     assert!(String::from_utf8(images.stdout).unwrap().contains("sha256:"), "{at}");
     disks.end();
 }
@@ -287,17 +319,14 @@ fn unpacked_now(said: &str) -> usize {
     said.split(", ").find_map(|part| part.split_once(" unpacked now")?.0.parse().ok()).unwrap()
 }
 
-#[test]
-fn what_a_durable_pull_has_reported_survives_a_power_cut() {
-    cut_often(true, false);
+fn what_a_durable_pull_has_reported_survives_a_power_cut(backing: Backing) {
+    cut_often(backing, true, false);
 }
 
-#[test]
-fn what_a_power_cut_has_damaged_is_never_used() {
-    cut_often(false, false);
+fn what_a_power_cut_has_damaged_is_never_used(backing: Backing) {
+    cut_often(backing, false, false);
 }
 
-#[test]
-fn copies_of_lower_layers_files_are_never_used_damaged() {
-    cut_often(false, true);
+fn copies_of_lower_layers_files_are_never_used_damaged(backing: Backing) {
+    cut_often(backing, false, true);
 }

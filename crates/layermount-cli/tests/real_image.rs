@@ -16,7 +16,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use layermount_fixtures::tree::{self, Ignore};
-use world::{World, docker, docker_host, docker_vfs_host, host_mounts, private_mounts, real_image};
+use world::{
+    Backing, World, docker, docker_host, docker_vfs_host, for_both_backings, host_mounts, private_mounts, real_image,
+};
+
+for_both_backings! {
+    oci_layout_serves_cold_and_warm,
+    the_tree_equals_dockers_own_overlay,
+    the_tree_equals_what_umoci_unpacks,
+    a_remote_docker_streams_into_the_store_and_is_not_asked_again,
+    killed_pulls_leave_a_store_that_heals,
+    eight_pulls_at_once_do_the_work_once,
+    killed_runs_leave_no_mount,
+    a_driver_that_keeps_whole_trees_is_used_in_place,
+}
 
 /// A server started by `layermount run`.
 struct Server {
@@ -98,11 +111,10 @@ fn docker_image_serves_in_place_and_the_store_does_not_grow() {
     assert_eq!(host_mounts(), before);
 }
 
-#[test]
-fn oci_layout_serves_cold_and_warm() {
+fn oci_layout_serves_cold_and_warm(backing: Backing) {
     let Some(layout) = real_image() else { return };
     let before = host_mounts();
-    let world = World::new();
+    let world = World::with_backing(backing);
     let reference = format!("oci:{}:helloworld-py", layout.display());
     assert_serves(&world, &reference, &[]);
     let unpacked = world.layer_inodes();
@@ -130,19 +142,18 @@ fn assert_equal_trees(ours: &Path, theirs: &Path, ignore: &Ignore) {
     assert!(differences.is_empty(), "{} differences, such as {shown:#?}", differences.len());
 }
 
-#[test]
-fn the_tree_equals_dockers_own_overlay() {
+fn the_tree_equals_dockers_own_overlay(backing: Backing) {
     let Some(host) = docker_host() else { return };
     let Some(layout) = real_image() else { return };
     // The container's overlay is mounted by dockerd, in the namespace that this thread leaves only as a copy.
-    let name = format!("layermount-test-{}", std::process::id());
+    let name = format!("layermount-test-{}-{}", backing.name(), std::process::id());
     docker(
         &host,
         &["run", "-d", "--network", "none", "--name", &name, "--entrypoint", "sleep", "helloworld-py", "600"],
     );
     let merged = docker(&host, &["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", &name]);
     private_mounts();
-    let world = World::new();
+    let world = World::with_backing(backing);
     let compared = std::panic::catch_unwind(|| {
         for reference in ["helloworld-py".to_owned(), format!("oci:{}:helloworld-py", layout.display())] {
             let mounted = world.mount(&["--host", &host], &reference);
@@ -156,12 +167,11 @@ fn the_tree_equals_dockers_own_overlay() {
     }
 }
 
-#[test]
-fn the_tree_equals_what_umoci_unpacks() {
+fn the_tree_equals_what_umoci_unpacks(backing: Backing) {
     let Some(layout) = real_image() else { return };
     let Some(()) = world::program("umoci") else { return };
     private_mounts();
-    let world = World::new();
+    let world = World::with_backing(backing);
     let bundle = world.path().join("bundle");
     let image = format!("{}:helloworld-py", layout.display());
     let status = Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).status().unwrap();
@@ -171,12 +181,11 @@ fn the_tree_equals_what_umoci_unpacks() {
     world.output(&["umount", mounted.to_str().unwrap()]);
 }
 
-#[test]
-fn a_driver_that_keeps_whole_trees_is_used_in_place() {
+fn a_driver_that_keeps_whole_trees_is_used_in_place(backing: Backing) {
     let Some(host) = docker_vfs_host() else { return };
     let Some(layout) = real_image() else { return };
     private_mounts();
-    let (world, other) = (World::new(), World::new());
+    let (world, other) = (World::with_backing(backing), World::with_backing(backing));
     let from_vfs = world.mount(&["--host", &host], "helloworld-py");
     let from_layout = other.mount(&[], &format!("oci:{}:helloworld-py", layout.display()));
     let mut differences = tree::differences(&from_vfs, &from_layout, &ignoring_dockers_own()).unwrap();
@@ -189,13 +198,12 @@ fn a_driver_that_keeps_whole_trees_is_used_in_place() {
 }
 
 /// A daemon on another machine, as far as anybody can tell: its layers cannot be reached, so they are streamed.
-#[test]
-fn a_remote_docker_streams_into_the_store_and_is_not_asked_again() {
+fn a_remote_docker_streams_into_the_store_and_is_not_asked_again(backing: Backing) {
     let Some(host) = docker_host() else { return };
     let Some(layout) = real_image() else { return };
     let remote = Proxy::start(&host);
     private_mounts();
-    let (world, other) = (World::new(), World::new());
+    let (world, other) = (World::with_backing(backing), World::with_backing(backing));
     let flags = ["--host", &remote.host];
     let pulled =
         world.layermount().args(["--verbose", "pull", "--host", &remote.host, "helloworld-py"]).output().unwrap();
@@ -280,10 +288,9 @@ fn a_pinned_image_cannot_be_removed_while_it_runs() {
     docker(&host, &["rmi", &tag]);
 }
 
-#[test]
-fn killed_pulls_leave_a_store_that_heals() {
+fn killed_pulls_leave_a_store_that_heals(backing: Backing) {
     let Some(layout) = real_image() else { return };
-    let world = World::new();
+    let world = World::with_backing(backing);
     let reference = format!("oci:{}:helloworld-py", layout.display());
     // From before the first byte to about the end of the pull.
     for delay in [1, 5, 20, 60, 150, 300, 500, 800, 1200, 1700, 2400] {
@@ -295,7 +302,7 @@ fn killed_pulls_leave_a_store_that_heals() {
     world.output(&["pull", &reference]);
     assert_eq!(std::fs::read_dir(world.store().join("stage")).unwrap().count(), 0, "leftovers were swept");
     world.output(&["store", "verify"]);
-    let fresh = World::new();
+    let fresh = World::with_backing(backing);
     fresh.output(&["pull", &reference]);
     private_mounts();
     assert_equal_trees(&world.mount(&[], &reference), &fresh.mount(&[], &reference), &Ignore::default());
@@ -303,10 +310,9 @@ fn killed_pulls_leave_a_store_that_heals() {
     fresh.unmount_all();
 }
 
-#[test]
-fn eight_pulls_at_once_do_the_work_once() {
+fn eight_pulls_at_once_do_the_work_once(backing: Backing) {
     let Some(layout) = real_image() else { return };
-    let world = World::new();
+    let world = World::with_backing(backing);
     let reference = format!("oci:{}:helloworld-py", layout.display());
     let pulls: Vec<Child> = (0..8)
         .map(|_| world.layermount().args(["--verbose", "pull", &reference]).stderr(Stdio::piped()).spawn().unwrap())
@@ -318,18 +324,22 @@ fn eight_pulls_at_once_do_the_work_once() {
         assert!(output.status.success(), "{said}");
         unpacked += said.matches("unpacked layer").count();
     }
-    assert_eq!(unpacked, world.layer_inodes().len(), "every layer was unpacked by one of the eight");
+    let stored: serde_json::Value = serde_json::from_str(&world.output(&["store", "ls", "--json"])).unwrap();
+    assert_eq!(unpacked, stored.as_array().unwrap().len(), "every layer was unpacked by one of the eight");
 }
 
-#[test]
-fn killed_runs_leave_no_mount() {
+fn killed_runs_leave_no_mount(backing: Backing) {
     let Some(layout) = real_image() else { return };
-    let world = World::new();
+    let world = World::with_backing(backing);
     let reference = format!("oci:{}:helloworld-py", layout.display());
     world.output(&["pull", &reference]);
     let before = host_mounts();
     for kill_after in [0, 1, 2, 4, 8, 30, 300] {
-        let mut run = world.layermount().args(["run", "--entrypoint", "sleep", &reference, "100"]).spawn().unwrap();
+        let mut run = world
+            .layermount()
+            .args(["run", "-e", &world.mark(), "--entrypoint", "sleep", &reference, "100"])
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(kill_after));
         run.kill().unwrap();
         run.wait().unwrap();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use nix::unistd::{Gid, Uid, chown};
-use world::{World, missing, root};
+use world::{Backing, World, missing, root};
 
 /// Nobody's number on the machines that tests run on.
 const USER: u32 = 54321;
@@ -38,7 +38,13 @@ impl Home {
 
     fn as_user<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         // With the user ID, the standard library drops the supplementary groups.
-        command.uid(USER).gid(USER).current_dir("/").env("HOME", self.world.path()).env_remove("XDG_DATA_HOME")
+        command
+            .uid(USER)
+            .gid(USER)
+            .current_dir("/")
+            .env("HOME", self.world.path())
+            .env_remove("XDG_DATA_HOME")
+            .env_remove(Backing::VARIABLE)
     }
 
     fn layermount(&self, arguments: &[&str]) -> Output {
@@ -103,7 +109,33 @@ fn what_an_ordinary_user_cannot_do_is_explained() {
         1,
         &["cannot use the store at /root/store", "EACCES", "hint: run as root"],
     );
+    for command in ["run", "pull"] {
+        let code = if command == "run" { 125 } else { 1 };
+        let says = ["only root in the initial user namespace can mount EROFS files", "hint: use --backing dir"];
+        home.fails(&[command, "--backing", "erofs", &home.image], code, &says);
+        let says = [r#""kind":"permission_denied""#];
+        home.fails(&["--log-format", "json", command, "--backing", "erofs", &home.image], code, &says);
+    }
     let roots = home.world.store();
     World::output(&home.world, &["pull", &home.image]);
     home.fails(&["--store", roots.to_str().unwrap(), "images"], 1, &["cannot use the store at", "hint: "]);
+}
+
+/// Root inside may mount an overlay, and no file.
+#[test]
+fn root_in_a_user_namespace_has_directories() {
+    let Some(home) = Home::new() else { return };
+    let pull = |backing: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount"]).arg(&home.layermount).arg("--store");
+        command.arg(home.world.store()).args(["pull", "--backing", backing, &home.image]);
+        let output = home.as_user(&mut command).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, said) = pull("erofs");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("only root in the initial user namespace can mount EROFS files"), "{said}");
+    assert_eq!(pull("auto"), (Some(0), String::new()));
+    assert!(home.world.store().join("layers/dir-user").is_dir());
+    assert!(!home.world.store().join("layers/erofs").exists());
 }

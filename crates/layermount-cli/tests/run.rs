@@ -10,12 +10,28 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{World, host_mounts, root};
+use world::{Backing, World, for_both_backings, host_mounts, root};
+
+for_both_backings! {
+    the_image_says_what_runs_and_flags_change_it,
+    variables_come_from_the_image_files_and_flags_in_this_order,
+    exit_statuses_are_those_of_docker,
+    changes_go_where_they_were_asked_to_go,
+    a_second_user_of_an_upper_is_told_who_has_it,
+    volumes_show_what_the_host_has,
+    standard_input_is_the_programs,
+    signals_reach_the_program_or_end_it,
+    what_is_typed_arrives_once,
+    what_nohup_ignores_stays_ignored,
+    nothing_is_left_when_layermount_is_killed,
+    another_architecture_is_warned_of_or_listed,
+    verbose_tells_every_phase_and_json_is_readable,
+}
 
 /// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
+fn shell(backing: Backing) -> Option<(World, String)> {
     root()?;
-    let world = World::new();
+    let world = World::with_backing(backing);
     let layout = world.shell_layout()?;
     Some((world, format!("oci:{layout}:shell")))
 }
@@ -42,9 +58,8 @@ fn fails(world: &World, flags: &[&str], image: &str, words: &[&str], code: i32, 
     }
 }
 
-#[test]
-fn the_image_says_what_runs_and_flags_change_it() {
-    let Some((world, image)) = shell() else { return };
+fn the_image_says_what_runs_and_flags_change_it(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let output = run(&world, &[], &image, &[]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "from the image\n");
     assert_eq!(
@@ -63,9 +78,8 @@ fn the_image_says_what_runs_and_flags_change_it() {
     assert_eq!(output.stdout, b"--\n");
 }
 
-#[test]
-fn variables_come_from_the_image_files_and_flags_in_this_order() {
-    let Some((world, image)) = shell() else { return };
+fn variables_come_from_the_image_files_and_flags_in_this_order(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let mut file = tempfile::NamedTempFile::new_in(world.path()).unwrap();
     file.write_all(b"# comment\nGREETING=file\nFILE=1\nABSENT\n").unwrap();
     let path = file.path().to_str().unwrap();
@@ -93,9 +107,8 @@ fn variables_come_from_the_image_files_and_flags_in_this_order() {
     }
 }
 
-#[test]
-fn exit_statuses_are_those_of_docker() {
-    let Some((world, image)) = shell() else { return };
+fn exit_statuses_are_those_of_docker(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     assert_eq!(run(&world, &[], &image, &["exit 7"]).status.code(), Some(7));
     assert_eq!(run(&world, &["--pid", "host"], &image, &["kill -KILL $$"]).status.code(), Some(137));
     fails(&world, &["--entrypoint", "nothing"], &image, &[], 127, &["nothing"]);
@@ -105,13 +118,13 @@ fn exit_statuses_are_those_of_docker() {
     fails(&world, &["-u", "stranger"], &image, &[], 125, &["stranger", "/etc/passwd"]);
     fails(&world, &["--uts", "host", "-h", "x"], &image, &[], 125, &["uts"]);
     fails(&world, &["-v", "/no/such:/x"], &image, &[], 125, &["cannot use the volume /no/such"]);
-    fails(&world, &["--backing", "erofs"], &image, &[], 125, &["--backing dir"]);
+    fails(&world, &["--store", "/dev/null/x"], &image, &[], 125, &["cannot use the store at /dev/null/x"]);
+    fails(&world, &["--backing", "zip"], &image, &[], 125, &["zip", "--backing", "auto, dir"]);
     assert!(world.processes_in_store().is_empty());
 }
 
-#[test]
-fn changes_go_where_they_were_asked_to_go() {
-    let Some((world, image)) = shell() else { return };
+fn changes_go_where_they_were_asked_to_go(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let before = world.output(&["pull", &image]);
     assert!(before.contains("3 unpacked now"), "{before}");
     prints(&world, &["-u", "0"], &image, "echo mine >/etc/motd; busybox rm /etc/group; busybox mkdir -p /a/b");
@@ -138,9 +151,8 @@ fn changes_go_where_they_were_asked_to_go() {
     world.output(&["store", "verify"]);
 }
 
-#[test]
-fn a_second_user_of_an_upper_is_told_who_has_it() {
-    let Some((world, image)) = shell() else { return };
+fn a_second_user_of_an_upper_is_told_who_has_it(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let upper = world.path().join("upper");
     let keep = ["--upper", upper.to_str().unwrap()];
     let first = Running::start(&world, &keep, &image, "echo ready; busybox sleep 100");
@@ -149,9 +161,8 @@ fn a_second_user_of_an_upper_is_told_who_has_it() {
     prints(&world, &keep, &image, "true");
 }
 
-#[test]
-fn volumes_show_what_the_host_has() {
-    let Some((world, image)) = shell() else { return };
+fn volumes_show_what_the_host_has(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let shared = world.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
     let shown = |mode: &str| format!("{}:/data/deep{mode}", shared.display());
@@ -168,9 +179,8 @@ fn volumes_show_what_the_host_has() {
     assert_eq!(std::fs::read_to_string(shared.join("file")).unwrap(), "inside\n");
 }
 
-#[test]
-fn standard_input_is_the_programs() {
-    let Some((world, image)) = shell() else { return };
+fn standard_input_is_the_programs(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let mut child = world
         .layermount()
         .args(["run", &image, "busybox cat"])
@@ -205,6 +215,7 @@ impl Running {
         let layermount = world.layermount();
         let mut command = Command::new("env");
         command.arg(DEFAULT_SIGNALS).arg(layermount.get_program()).args(layermount.get_args());
+        world.choose_backing(&mut command);
         Self::spawn(command.arg("run").args(flags).args([image, script]))
     }
 
@@ -242,9 +253,8 @@ impl Running {
     }
 }
 
-#[test]
-fn signals_reach_the_program_or_end_it() {
-    let Some((world, image)) = shell() else { return };
+fn signals_reach_the_program_or_end_it(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     for (signal, code) in [
         (Signal::SIGINT, 130),
         (Signal::SIGTERM, 143),
@@ -278,7 +288,7 @@ fn type_at_terminal(world: &World, image: &str, script: &str, typed: &[u8]) -> (
     let line = format!("exec env {DEFAULT_SIGNALS} {} run {image} '{script}'", words.join(" "));
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
-    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = world.choose_backing(&mut terminal).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut said = String::new();
     while !said.contains("ready") {
@@ -289,18 +299,16 @@ fn type_at_terminal(world: &World, image: &str, script: &str, typed: &[u8]) -> (
     (child.wait().unwrap().code(), said)
 }
 
-#[test]
-fn what_is_typed_arrives_once() {
-    let Some((world, image)) = shell() else { return };
+fn what_is_typed_arrives_once(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let pause = "for i in 1 2 3 4 5 6; do busybox sleep 0.1; done";
     let script = format!(r#"trap "echo got it" INT; echo ready; {pause}; echo end; exit 3"#);
     let (code, said) = type_at_terminal(&world, &image, &script, b"\x03");
     assert_eq!((code, said.matches("got it").count(), said.contains("end")), (Some(3), 1, true), "{said}");
 }
 
-#[test]
-fn what_nohup_ignores_stays_ignored() {
-    let Some((world, image)) = shell() else { return };
+fn what_nohup_ignores_stays_ignored(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let layermount = world.layermount();
     let mut command = Command::new("nohup");
     command.arg(layermount.get_program()).args(layermount.get_args()).args([
@@ -308,12 +316,12 @@ fn what_nohup_ignores_stays_ignored() {
         &image,
         "echo ready; busybox sleep 0.5; exit 3",
     ]);
+    world.choose_backing(&mut command);
     assert_eq!(Running::spawn(command.stderr(Stdio::null())).end_with(Signal::SIGHUP).0, Some(3));
 }
 
-#[test]
-fn nothing_is_left_when_layermount_is_killed() {
-    let Some((world, image)) = shell() else { return };
+fn nothing_is_left_when_layermount_is_killed(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let before = host_mounts();
     for flags in [&[][..], &["--pid", "host"]] {
         let running = Running::start(&world, flags, &image, "echo ready; exec busybox sleep 100");
@@ -322,12 +330,16 @@ fn nothing_is_left_when_layermount_is_killed() {
         wait_until("the program is gone", || world.processes_in_store().is_empty());
     }
     assert_eq!(host_mounts(), before);
+    // The kernel lets go of files that were mounted when it comes to it.
+    wait_until("nobody has the layers", || {
+        world.output(&["-q", "store", "prune", "--all"]);
+        world.layer_inodes().is_empty()
+    });
 }
 
-#[test]
-fn another_architecture_is_warned_of_or_listed() {
+fn another_architecture_is_warned_of_or_listed(backing: Backing) {
     let Some(()) = root() else { return };
-    let world = World::new();
+    let world = World::with_backing(backing);
     let Some(layout) = world.shell_layout_for("platform linux/s390x") else { return };
     let image = format!("oci:{layout}:shell");
     fails(&world, &[], &image, &["true"], 125, &["linux/s390x", "--platform"]);
@@ -337,9 +349,8 @@ fn another_architecture_is_warned_of_or_listed() {
     assert!(stderr.contains("warning: the image is for linux/s390x, this machine is"), "{stderr}");
 }
 
-#[test]
-fn verbose_tells_every_phase_and_json_is_readable() {
-    let Some((world, image)) = shell() else { return };
+fn verbose_tells_every_phase_and_json_is_readable(backing: Backing) {
+    let Some((world, image)) = shell(backing) else { return };
     let phases = ["resolve", "layers", "mount", "start", "end"];
     let output = run(&world, &["--verbose"], &image, &["true"]);
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -45,7 +45,10 @@ fn help_names_every_command_and_the_exit_statuses() {
     {
         assert_has(&help, &[&format!("\n  {command} ")]);
     }
-    assert_has(&help, &["oci:DIR", "rootfs:DIR", "docker-daemon:", "125", "126", "127", "128+N", "DOCKER_HOST"]);
+    assert_has(
+        &help,
+        &["oci:DIR", "rootfs:DIR", "docker-daemon:", "125", "126", "127", "128+N", "DOCKER_HOST", "LAYERMOUNT_BACKING"],
+    );
     let help = world.output(&["run", "--help"]);
     assert_has(
         &help,
@@ -165,6 +168,26 @@ fn the_store_is_named_by_flag_variable_or_default() {
     assert_eq!(path(&[], variable), variable);
     let default = path(&[], "");
     assert!(default == "/var/lib/layermount" || default.ends_with(".local/share/layermount"), "{default}");
+}
+
+#[test]
+fn the_backing_is_named_by_flag_or_variable_and_an_empty_variable_is_none() {
+    let world = World::new();
+    let run = |flags: &[&str], variable: &str| {
+        let mut command = world.layermount();
+        command.arg("run").args(flags).arg("rootfs:/nonexistent").env("LAYERMOUNT_BACKING", variable);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        said
+    };
+    for variable in ["", "auto", "dir", "erofs"] {
+        assert_has(&run(&[], variable), &["/nonexistent"]);
+    }
+    assert_has(&run(&[], "zip"), &["invalid value 'zip' for '--backing <KIND>'", "auto, dir, erofs"]);
+    assert_has(&run(&["--backing", "dir"], "zip"), &["/nonexistent"]);
+    assert_has(&world.output(&["pull", "--help"]), &["auto, dir or erofs (LAYERMOUNT_BACKING)", "[default: auto]"]);
+    assert!(!world.store().exists());
 }
 
 #[test]

@@ -9,7 +9,10 @@
 mod bytes;
 #[cfg(feature = "zstd")]
 mod decode;
+mod erofs_layer;
+mod erofs_reader;
 mod layer_fold;
+pub(crate) mod memory;
 mod oci_documents;
 mod reference;
 mod seen;
@@ -19,6 +22,8 @@ mod tar_peers;
 
 #[cfg(feature = "zstd")]
 pub use decode::decode;
+pub use erofs_layer::erofs_layer;
+pub use erofs_reader::{erofs_reader, erofs_reader_image};
 pub use layer_fold::layer_fold;
 pub use oci_documents::oci_documents;
 pub use reference::reference;

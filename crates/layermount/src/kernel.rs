@@ -10,6 +10,7 @@
 //! | `mount_setattr` | 5.12 | read-only roots and bind mounts | an error when asked for |
 //! | `user.*` xattrs on tmpfs | 6.6 | rootless with a temporary upper | removed directories cannot be made again |
 //! | `lowerdir+` | 6.8 | layers one by one | one joined option of at most 4095 bytes |
+//! | EROFS out of files | 6.12 | layers as files ([`crate::erofs`]; probed by the store) | layers as directories |
 //! | `lowerdir+` by descriptor | 6.13 | layers without their paths | `/proc/self/fd/N` |
 //! | detached mounts as layers | 6.15 | temporary uppers, more than 500 layers | the same in a private namespace |
 

@@ -22,7 +22,7 @@ pub(crate) use archive::Archive;
 pub(crate) use entry::{Attributes, Device, Entry, Kind, Region};
 pub(crate) use fold::{DirectoryEnd, Displaced, Fold, Meaning, NodeId, Put, Step};
 pub(crate) use path::Name;
-pub(crate) use xattr::{Verdict, judge};
+pub(crate) use xattr::{Verdict, judge, memory_of_xattrs};
 
 use crate::error::{ErrorKind, Fault};
 use crate::limits::Limit;
@@ -45,6 +45,23 @@ pub(crate) struct LayerLimits {
     pub(crate) symlink_components: u64,
     /// What stays in memory until the layer's end: names, symlinks, whiteouts, and the xattrs of directories.
     pub(crate) kept_bytes: u64,
+}
+
+impl LayerLimits {
+    /// For archives that were within somebody's limits before.
+    pub(crate) fn none() -> Self {
+        Self {
+            entries: u64::MAX,
+            path_bytes: usize::MAX,
+            path_depth: usize::MAX,
+            extension_bytes: u64::MAX,
+            xattrs: usize::MAX,
+            xattr_bytes: usize::MAX,
+            sparse_regions: usize::MAX,
+            symlink_components: u64::MAX,
+            kept_bytes: u64::MAX,
+        }
+    }
 }
 
 impl Default for LayerLimits {
@@ -113,6 +130,26 @@ impl Fault for LayerError {
             Refusal::Limit { what, limit } => Some(what.hint(*limit)),
             Refusal::Because(_) => None,
         }
+    }
+}
+
+/// A hard link into the layers below that leads to nothing there, or to a directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the hard link {link} has no target {target} in the layers below")]
+pub(crate) struct DanglingLink {
+    link: String,
+    target: String,
+}
+
+impl DanglingLink {
+    pub(crate) fn new(link: &[u8], target: &[u8]) -> Self {
+        Self { link: quote(link), target: quote(target) }
+    }
+}
+
+impl Fault for DanglingLink {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidLayer
     }
 }
 

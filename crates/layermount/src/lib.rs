@@ -35,6 +35,7 @@ mod command;
 mod decode;
 mod digest;
 mod enter;
+mod erofs;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -1,7 +1,7 @@
 //! [`Limits`]: how much a layer may ask for.
 //!
 //! Layers come from strangers, and a few bytes of one can ask for any amount of disk, memory or time. What no honest layer
-//! asks for is refused: with [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded), an error that names the limit and the
+//! asks for is refused: with [`ErrorKind::LimitExceeded`], an error that names the limit and the
 //! entry, and nothing of the layer in the store.
 
 use std::fmt;
@@ -44,9 +44,12 @@ pub enum Limit {
     /// can lead through forty long symlinks.
     SymlinkComponents,
     /// `kept-bytes`: what stays in memory until a layer's end: names, symlinks, whiteouts, the xattrs of directories, and the
-    /// paths of what only the layers below can tell.
-    /// 256 MiB; at most 4 GiB.
+    /// paths of what only the layers below can tell. For an EROFS file also the distinct sets of xattrs of all entries, and where
+    /// the data of sparse files lies; both count by themselves. 256 MiB; at most 4 GiB.
     KeptBytes,
+    /// `index-bytes`: what the trees of all layers of an image take in memory while one index is made of them. 2 GiB, which
+    /// are about 20 million entries.
+    IndexBytes,
 }
 
 /// How much a layer may ask for; [`Limit`] says what each limit means, and what it is by default.
@@ -78,6 +81,7 @@ impl Limit {
         Self::SparseRegions,
         Self::SymlinkComponents,
         Self::KeptBytes,
+        Self::IndexBytes,
     ];
 
     /// The name by which it is set, and called in messages.
@@ -96,6 +100,7 @@ impl Limit {
             Self::SparseRegions => "sparse-regions",
             Self::SymlinkComponents => "symlink-components",
             Self::KeptBytes => "kept-bytes",
+            Self::IndexBytes => "index-bytes",
         }
     }
 
@@ -115,6 +120,7 @@ impl Limit {
             Self::SparseRegions => "pieces of data in a sparse file",
             Self::SymlinkComponents => "components that symlinks add to names",
             Self::KeptBytes => "bytes of a layer's names, open paths and directories' xattrs",
+            Self::IndexBytes => "bytes of memory for the trees of all layers of an image",
         }
     }
 
@@ -124,7 +130,7 @@ impl Limit {
             Self::ExpansionRatio | Self::Entries | Self::PathDepth | Self::Xattrs => false,
             Self::SparseRegions | Self::SymlinkComponents => false,
             Self::TarBytes | Self::ImageBytes | Self::ExpansionFloor | Self::KeptBytes => true,
-            Self::PathBytes | Self::ExtensionBytes | Self::XattrBytes => true,
+            Self::PathBytes | Self::ExtensionBytes | Self::XattrBytes | Self::IndexBytes => true,
         }
     }
 
@@ -203,6 +209,7 @@ impl Default for Limits {
             Limit::SparseRegions => layer.sparse_regions as u64,
             Limit::SymlinkComponents => layer.symlink_components,
             Limit::KeptBytes => layer.kept_bytes,
+            Limit::IndexBytes => 2 << 30,
         };
         let mut values = [0; Limit::ALL.len()];
         for (place, limit) in values.iter_mut().zip(Limit::ALL) {

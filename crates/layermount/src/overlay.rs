@@ -1,8 +1,7 @@
 //! From layers to one tree: [`Overlay`] → [`RootMount`].
 //!
-//! Every overlay has an upper directory, also a read-only one (an empty one in memory): a single layer can then be
-//! mounted, mount points
-//! can be made in an image that lacks them, and the root directory gets the attributes that the image says, which
+//! Every overlay has an upper directory, also a read-only one (an empty one in memory): a single layer can then be mounted, mount
+//! points can be made in an image that lacks them, and the root directory gets the attributes that the image says, which
 //! overlayfs takes from the topmost directory.
 //!
 //! Source of the rules: the kernel's `Documentation/filesystems/overlayfs.rst`.
@@ -178,6 +177,12 @@ impl RootMount {
             Some(persistent) => persistent.arguments(reopen),
             None => steps::push_upper(script, self.kernel, size, self.stack.root(), self.names.clone(), owner),
         };
+        if self.kernel.needs_private_namespace() {
+            script.doing("attach the mounted layers");
+            for layer in self.stack.layers().iter().filter(|layer| layer.is_mount()) {
+                script.mount_over_root(At::Fd(layer.directory()));
+            }
+        }
         let lowers = spec::lowers(&self.stack, reopen)?;
         let parts = Parts { upper, xattrs: self.stack.xattrs(), attributes: MountAttrFlags::empty() };
         Ok(steps::push_overlay(script, self.kernel, lowers, parts).into())

@@ -1,4 +1,5 @@
-//! [`LayerStack`]: the layers of one image as open directories, ready to be mounted.
+//! [`LayerStack`]: the layers of one image as open directories, ready to be mounted. Of an image in EROFS files, that is one: the
+//! root of the file system that all layers are.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,12 +22,14 @@ pub struct LayerStack {
     root: RootAttributes,
 }
 
-/// One directory of a [`LayerStack`].
+/// One directory of a [`LayerStack`]: a layer, or all layers of an image in EROFS files.
 #[derive(Debug)]
 pub struct StackedLayer {
-    /// Locked if the layer is the store's: closing it lets `prune` remove the layer.
+    /// Locked if the layer is a directory of the store: closing it lets `prune` remove the layer.
     directory: Arc<OwnedFd>,
     path: PathBuf,
+    /// The file that was mounted to have the directory, also locked.
+    mounted: Option<Arc<OwnedFd>>,
 }
 
 /// Owner, mode, times and xattrs of the merged tree's root directory.
@@ -135,7 +138,17 @@ impl LayerStack {
 
 impl StackedLayer {
     pub(crate) fn new(directory: Arc<OwnedFd>, path: PathBuf) -> Self {
-        Self { directory, path }
+        Self { directory, path, mounted: None }
+    }
+
+    /// The root directory of a mount that is attached nowhere, of the locked `file` at `path`.
+    pub(crate) fn mounted(root: OwnedFd, file: Arc<OwnedFd>, path: PathBuf) -> Self {
+        Self { directory: Arc::new(root), path, mounted: Some(file) }
+    }
+
+    /// Whether the directory is the root of a mount that is attached nowhere.
+    pub(crate) fn is_mount(&self) -> bool {
+        self.mounted.is_some()
     }
 
     /// The directory, opened to be mounted.
@@ -144,7 +157,7 @@ impl StackedLayer {
         self.directory.as_fd()
     }
 
-    /// Where the directory lies, for display.
+    /// Where the directory, or the file that it is in, lies: for display.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,32 +1,36 @@
-//! The store: turns an image's layers into directories, once per machine, and remembers pulled images.
+//! The store: turns an image's layers into what the kernel mounts, once per machine, and remembers pulled images.
 //!
 //! # On disk
 //!
 //! ```text
 //! <store>/                               0700, its owner's alone
-//!   layers/<backing>/<key>/              one layer, complete and verified
-//!     fs/                                the tree, in overlayfs form
-//!     layer.json                         what the tree cannot say: root attributes, opaque root, counts
-//!     listing                            path, size and checksum of every file, for `verify`
+//!   layers/<backing>/<key>/              one layer, complete and verified, or an index of several
+//!     fs/                                the tree, in overlayfs form; or
+//!     image                              an EROFS file
+//!     layer.json                         what neither can say: root attributes, opaque root, counts; of a file its checksum
+//!     listing                            of a tree: path, size and checksum of every file, for `verify`
 //!     damaged                            there if it was found changed: as good as absent, and made anew when needed
 //!     on-disk                            empty; there once the layer is known to have reached the disk
 //!   stage/<pid>-<count>/                 in the making; its maker holds a lock on the directory
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
+//!   locks/index-<hex>                    who makes the index of the layers of this chain does
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for
 //! ```
 //!
-//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs. `<key>` is `diff-<hex>` for a layer
+//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `<key>` is `diff-<hex>` for a layer
 //! that means the same on top of any other, and `chain-<hex>` for one that needed the layers below it (it does not name the
 //! directories that its files are in, or links to a lower layer's file). Such a layer first appears as `open-<hex of the
-//! diff ID>`: verified, but not yet mountable.
+//! diff ID>`: verified, but not yet mountable. EROFS files are always `diff-<hex>`; what an image of several comes to is in
+//! `image-<hex of the top layer's chain ID>`, a file system of names that has the layers' files as its devices; only what little
+//! is left of a small layer is in it, too.
 //!
 //! # Laws
 //!
 //! - A layer appears under `layers/` by one `renameat2(2)`, after size, digest and diff ID were compared. Readers never
 //!   see half.
-//! - Whoever uses a layer holds a shared `flock(2)` on its tree, from before it is published or since it was found;
+//! - Whoever uses a layer holds a shared `flock(2)` on its tree or file, from before it is published or since it was found;
 //!   whoever removes one needs the exclusive one, and that no process has it mounted. Locks belong to open files, so that a
 //!   process that is killed leaves none behind, and what it was making is swept by the next writer.
 //! - Nobody waits for the lock of one layer while holding that of another, so that no two can wait for each other. Whoever
@@ -34,16 +38,19 @@
 //! - Safe against the death of any process at any moment: of what a call has made, nothing is lost, and of what it has not
 //!   finished, nothing is seen. This rests on `renameat2(2)` alone, and holds on every file system.
 //! - After a power cut, nothing damaged is used. With [`Durability::Process`], what was made may be lost: a layer from before
-//!   the cut that is not known to be on disk is compared with its listing at its next use, file by file (this once it takes as
-//!   long as reading the layer), and is marked damaged if it was cut short; a record that cannot be read counts as absent.
+//!   the cut that is not known to be on disk is compared with its listing, or an EROFS file with its diff ID and checksum, at its
+//!   next use (this once it takes as long as reading the layer), and is marked damaged if it was cut short; a record that cannot be read counts as absent.
 //!   Pulling again makes anew what is damaged or absent. With [`Durability::Power`], nothing is lost that a call has made. Both
 //!   rest on a file system that keeps the order of its own metadata and on `syncfs(2)`: [`Durability`]. An orderly shutdown
 //!   loses nothing with either, but cannot be told from a power cut afterwards.
+//! - A file that the kernel has mounted goes on being what it is when its name is removed. So an EROFS layer that is found
+//!   damaged is replaced whoever uses it; `prune` leaves it alone all the same.
 //! - Times play no part: clocks may jump.
 
 mod archive;
 mod durability;
 pub(crate) mod entry;
+mod export;
 mod held;
 mod in_use;
 mod lock;
@@ -51,6 +58,7 @@ mod prune;
 mod realize;
 mod record;
 mod root;
+mod shelf;
 mod stage;
 mod usage;
 mod verify;
@@ -63,9 +71,10 @@ pub use record::StoredImage;
 pub use usage::{StoredLayer, Usage};
 pub use verify::{Damage, DamageKind, Verified};
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
+use crate::digest::{DiffId, Digest};
 use crate::error::{ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
 use crate::limits::Limit;
@@ -73,7 +82,7 @@ use crate::stack::LayerStack;
 
 use root::StoreRoot;
 
-/// A directory that holds unpacked layers and the images that were pulled.
+/// A directory that holds layers, ready to be mounted, and remembers the images that were pulled.
 ///
 /// Any number of processes may use one store at once. Nothing is created before something has to be written.
 #[derive(Debug)]
@@ -94,8 +103,20 @@ pub(crate) enum StoreError {
     LayerGone { diff_id: String, store: PathBuf },
     #[error("{file} in the store is malformed")]
     Malformed { file: String, source: serde_json::Error },
-    #[error("EROFS layers are not built into this version")]
-    ErofsNotBuilt,
+    #[error("the kernel does not mount EROFS files out of the store at {}", store.display())]
+    ErofsUnavailable { store: PathBuf, source: crate::Error },
+    #[error("only root in the initial user namespace can mount EROFS files")]
+    ErofsUnprivileged,
+    #[error("layer {diff_id} is not in the store at {}", store.display())]
+    NoSuchLayer { diff_id: String, store: PathBuf },
+    #[error("layer {diff_id} is a directory in the store at {}, and its archive is not kept", store.display())]
+    NoArchive { diff_id: String, store: PathBuf },
+    #[error("{} has the archive of {found}", path.display())]
+    WrongArchive { path: PathBuf, found: String },
+    #[error("cannot write the layer's archive")]
+    Export(#[source] io::Error),
+    #[error("{} has {found} bytes instead of {expected}", path.display())]
+    WrongLength { path: PathBuf, expected: u64, found: u64 },
     #[error("the config says that a layer is {diff_id}, and uncompressed it is {found}")]
     WrongDiffId { diff_id: String, found: String },
     #[error("{place} does not contain layer {diff_id}")]
@@ -106,6 +127,8 @@ pub(crate) enum StoreError {
     Unsettled,
     #[error("{} exceed the limit {}={limit}", Limit::ImageBytes.describe(), Limit::ImageBytes)]
     ImageTooLarge { limit: u64 },
+    #[error("{} exceed the limit {}={limit}", Limit::IndexBytes.describe(), Limit::IndexBytes)]
+    IndexTooLarge { limit: u64 },
     #[error(
         "its hard links ask for {bytes} bytes of copies of lower files, which exceeds the limit {}={limit}",
         Limit::ExpansionRatio
@@ -124,11 +147,24 @@ impl Fault for StoreError {
         match self {
             Self::NoHome => ErrorKind::InvalidInput,
             Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
-            Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } => ErrorKind::BlobNotFound,
-            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => ErrorKind::StoreDamaged,
-            Self::ErofsNotBuilt => ErrorKind::Unsupported,
+            Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } | Self::NoSuchLayer { .. } => {
+                ErrorKind::BlobNotFound
+            }
+            Self::Export(error) => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull,
+                _ => ErrorKind::Os,
+            },
+            Self::Malformed { .. }
+            | Self::NotALayer { .. }
+            | Self::Marked { .. }
+            | Self::WrongLength { .. }
+            | Self::WrongArchive { .. } => ErrorKind::StoreDamaged,
+            Self::ErofsUnavailable { .. } | Self::NoArchive { .. } => ErrorKind::Unsupported,
+            Self::ErofsUnprivileged => ErrorKind::PermissionDenied,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
-            Self::ImageTooLarge { .. } | Self::CopiesTooLarge { .. } => ErrorKind::LimitExceeded,
+            Self::ImageTooLarge { .. } | Self::CopiesTooLarge { .. } | Self::IndexTooLarge { .. } => {
+                ErrorKind::LimitExceeded
+            }
             Self::Unsettled | Self::DamagedInUse { .. } => ErrorKind::Busy,
         }
     }
@@ -136,6 +172,7 @@ impl Fault for StoreError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::ImageTooLarge { limit } => return Some(Limit::ImageBytes.hint(*limit)),
+            Self::IndexTooLarge { limit } => return Some(Limit::IndexBytes.hint(*limit)),
             Self::CopiesTooLarge { limit, .. } => return Some(Limit::ExpansionRatio.hint(*limit)),
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
             Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
@@ -143,9 +180,17 @@ impl Fault for StoreError {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
             Self::LayerGone { .. } => "pull the image again from the place where it came from",
-            Self::ErofsNotBuilt => "use --backing dir or --backing auto",
+            Self::ErofsUnavailable { .. } => {
+                "it takes Linux 6.12 and a store on ext4, xfs or btrfs (not on tmpfs or overlayfs); or use --backing dir"
+            }
+            Self::ErofsUnprivileged => "use --backing dir or --backing auto",
+            Self::WrongArchive { .. } => {
+                "'layermount store verify' marks the layer, so that pulling the image makes it anew"
+            }
+            Self::NoSuchLayer { .. } => "'layermount store ls' lists the layers",
+            Self::NoArchive { .. } => "pull the image with --backing erofs",
             Self::DamagedInUse { .. } => "end the programs that run in the image and unmount it, then try again",
-            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } => {
+            Self::Malformed { .. } | Self::NotALayer { .. } | Self::Marked { .. } | Self::WrongLength { .. } => {
                 "'layermount store prune' removes what is damaged; then pull the image again"
             }
             Self::WrongDiffId { .. } => {
@@ -200,7 +245,7 @@ impl Store {
         self.root.path()
     }
 
-    /// Locates or unpacks every layer of `image`. The layers stay for as long as the stack lives.
+    /// Locates every layer of `image`, or makes it as [`Backing::Auto`] says. The layers stay for as long as the stack lives.
     pub fn realize(&self, image: &Image) -> Result<LayerStack> {
         self.realize_with(image, &RealizeOptions::default())
     }
@@ -251,12 +296,23 @@ impl Store {
         prune::prune(&self.root, options)
     }
 
+    /// Writes the layer's archive, uncompressed and byte for byte as its diff ID covers it. Returns its length.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::BlobNotFound`] for a layer that is not in the store, [`ErrorKind::Unsupported`] for one that is there as a
+    /// directory only: [`Backing::Erofs`] alone keeps archives. [`ErrorKind::StoreDamaged`] when the archive turns out to be
+    /// another by its digest: what was written by then is not the layer. And whatever `to` answers.
+    pub fn export_layer(&self, diff_id: &DiffId, to: &mut dyn Write) -> Result<u64> {
+        export::export(&self.root, diff_id, to)
+    }
+
     /// Reads every file of every layer and compares it with what was unpacked. `progress` is told before each layer.
     ///
     /// A layer that is not as it was unpacked counts as absent from then on: [`Store::realize`] makes it anew, which it can
     /// do for an image that was not found in the store but in the place where it came from. Nothing is taken from programs
-    /// that run in it; until they have ended, realizing fails with [`ErrorKind::Busy`]. In a store that cannot be written to,
-    /// damage is reported only.
+    /// that run in it; if it is a directory, realizing fails with [`ErrorKind::Busy`] until they have ended. In a store that
+    /// cannot be written to, damage is reported only.
     ///
     /// # Errors
     ///

@@ -6,5 +6,6 @@
 
 pub(crate) mod exec;
 pub(crate) mod fork;
+pub(crate) mod lease;
 pub(crate) mod mount;
 pub(crate) mod namespace;

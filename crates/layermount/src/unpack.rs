@@ -1,4 +1,4 @@
-//! A layer into a directory, in the form that overlayfs mounts.
+//! A layer into a directory, in the form that overlayfs mounts. ([`erofs`](crate::erofs) makes files of layers instead.)
 //!
 //! | the layer says | on disk (`Documentation/filesystems/overlayfs.rst`) |
 //! |---|---|
@@ -79,7 +79,7 @@ pub(crate) struct Unpacked {
     pub(crate) skipped: Skipped,
 }
 
-/// What [`complete`] does once the layers below are known.
+/// What [`complete()`] does once the layers below are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OpenEnds {
     /// Directories without an entry of their own, outermost first. They keep what lower layers say about them.
@@ -216,7 +216,7 @@ fn open_ends(fold: &Fold, meaning: &Meaning, limit: u64) -> Result<OpenEnds, Lay
     Ok(open)
 }
 
-fn root_attributes(attributes: Attributes, namespace: OverlayXattrs) -> RootAttributes {
+pub(crate) fn root_attributes(attributes: Attributes, namespace: OverlayXattrs) -> RootAttributes {
     let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
     let xattrs = (xattrs.into_iter())
         .filter_map(|(name, value)| match judge(&name, namespace) {
@@ -234,8 +234,6 @@ pub(crate) enum UnpackError {
     Entry { entry: String, source: SyscallError },
     #[error("entry {entry} cannot be given to user {uid}, group {gid}")]
     Owner { entry: String, uid: u32, gid: u32, source: SyscallError },
-    #[error("the hard link {link} has no target {target} in the layers below")]
-    DanglingLink { link: String, target: String },
     #[error("the directory of a layer")]
     Directory(#[source] SyscallError),
     #[error("the directory to unpack into")]
@@ -262,7 +260,6 @@ impl Fault for UnpackError {
             | Self::Owner { source, .. }
             | Self::Directory(source)
             | Self::Target(source) => source.kind(),
-            Self::DanglingLink { .. } => ErrorKind::InvalidLayer,
             Self::Elsewhere { .. } => ErrorKind::Unsupported,
             Self::NotEmpty { .. } | Self::IntoItself { .. } => ErrorKind::InvalidInput,
         }
@@ -280,7 +277,7 @@ impl Fault for UnpackError {
             }
             Self::Entry { source, .. } | Self::Directory(source) | Self::Target(source) => source.hint(),
             Self::Elsewhere { .. } => Some("mount the image, and copy the mounted tree".into()),
-            Self::DanglingLink { .. } | Self::IntoItself { .. } => None,
+            Self::IntoItself { .. } => None,
         }
     }
 }

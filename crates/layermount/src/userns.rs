@@ -46,11 +46,20 @@ impl Caller {
 
     /// The marks that overlayfs can read and write for this caller.
     pub(crate) fn overlay_xattrs(&self) -> OverlayXattrs {
-        if self.may_mount && self.initial_user_namespace { OverlayXattrs::Trusted } else { OverlayXattrs::User }
+        if self.is_privileged() { OverlayXattrs::Trusted } else { OverlayXattrs::User }
     }
 
     /// Files may be given to any user.
     pub(crate) fn may_chown(&self) -> bool {
+        self.is_privileged()
+    }
+
+    /// EROFS may be mounted, which is none of the file systems that the kernel leaves to user namespaces (`FS_USERNS_MOUNT`).
+    pub(crate) fn may_mount_erofs(&self) -> bool {
+        self.is_privileged()
+    }
+
+    fn is_privileged(&self) -> bool {
         self.may_mount && self.initial_user_namespace
     }
 
@@ -63,7 +72,7 @@ impl Caller {
     /// Inside, it is a user namespace that has no say over the host's network, /sys or users: one that is made for it, or the
     /// caller's.
     pub(crate) fn ends_in_user_namespace(&self) -> bool {
-        !self.may_mount || !self.initial_user_namespace
+        !self.is_privileged()
     }
 
     /// The namespace that a child needs in addition.

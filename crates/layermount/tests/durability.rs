@@ -2,35 +2,43 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 
+mod backings;
+
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use layermount::store::{Durability, LayerEvent, Progress, RealizeOptions};
+use backings::{each, entries_of_files, files_can_be_mounted, read, stacked};
+use layermount::store::{Backing, Durability, LayerEvent, Progress, RealizeOptions};
 use layermount::{ErrorKind, Image, Layer, OciLayouts, Platform, Source, Store};
 use layermount_fixtures::{Layout, Recipe};
 
-/// A base, a layer that says nothing of the directory of its file, and one that links to a lower layer's file.
+/// A base, a layer that says nothing of the directory of its file, and one that links to a lower layer's file. Of each there is so
+/// much that an index needs its file, and the last page of that is not empty.
 const RECIPE: &str = r#"
     layer
     dir  0755 0:0 /etc
     file 0644 0:0 /etc/motd "hello\n"
-    random 0600 0:0 /etc/random 9000
+    random 0600 0:0 /etc/random 90000
     layer
     file 0644 0:0 /etc/deep "the second layer does not name /etc\n"
+    random 0600 0:0 /second 81000
     layer
     dir  0755 0:0 /etc
     hardlink /etc/link -> /etc/motd
     file 0644 0:0 /etc/top "the third layer\n"
+    random 0600 0:0 /third 70000
 "#;
 
 struct World {
+    backing: Backing,
     _directory: tempfile::TempDir,
     store: PathBuf,
     image: Image,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(backing: Backing) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let owner = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
         let built = Recipe::parse(&RECIPE.replace("0:0", &owner)).unwrap().build().unwrap();
@@ -38,25 +46,34 @@ impl World {
         layout.add("image", &built).unwrap();
         let reference = format!("oci:{}:image", layout.path().display());
         let image = OciLayouts.resolve(&reference.parse().unwrap(), &Platform::host()).unwrap();
-        Self { store: directory.path().join("store"), _directory: directory, image }
+        Self { backing, store: directory.path().join("store"), _directory: directory, image }
     }
 
     fn store(&self) -> Store {
         Store::open(&self.store).unwrap()
     }
 
-    /// The layers' directories, base first.
-    fn layers(&self) -> Vec<PathBuf> {
-        let stack = self.store().realize(&self.image).unwrap();
-        stack.layers().iter().map(|layer| layer.path().parent().unwrap().to_owned()).collect()
+    fn options(&self) -> RealizeOptions<'static> {
+        RealizeOptions::default().backing(self.backing)
+    }
+
+    /// The layers' places in the store, base first, and that of the image's index where there is one.
+    fn entries(&self) -> Vec<PathBuf> {
+        let stack = self.store().realize_with(&self.image, &self.options()).unwrap();
+        match self.backing {
+            Backing::Erofs => entries_of_files(&self.store, &self.image),
+            _ => stack.layers().iter().map(|layer| layer.path().parent().unwrap().to_owned()).collect(),
+        }
     }
 
     /// How many layers were compared, and how many unpacked.
     fn realize(&self) -> (usize, usize) {
         let told = Told::default();
-        let stack = self.store().realize_with(&self.image, &RealizeOptions::default().progress(&told)).unwrap();
-        assert_eq!(std::fs::read(stack.layers()[0].path().join("etc/motd")).unwrap(), b"hello\n");
-        assert_eq!(std::fs::read(stack.layers()[2].path().join("etc/link")).unwrap(), b"hello\n");
+        let stack = self.store().realize_with(&self.image, &self.options().progress(&told)).unwrap();
+        assert_eq!(stack.layers().len(), stacked(self.backing, 3));
+        for (file, content) in [("etc/motd", "hello\n"), ("etc/link", "hello\n"), ("etc/top", "the third layer\n")] {
+            assert_eq!(read(&stack, file), content.as_bytes());
+        }
         let Told(checked, unpacked) = told;
         (checked.into_inner().unwrap().len(), unpacked.into_inner().unwrap().len())
     }
@@ -91,17 +108,21 @@ fn age(layer: &Path) {
 
 #[test]
 fn layers_of_an_earlier_boot_are_compared_once_and_then_known_to_be_on_disk() {
-    let world = World::new();
-    assert_eq!(world.realize(), (0, 3));
-    assert_eq!(world.realize(), (0, 0), "what was written in this boot is in memory");
-    world.layers().iter().for_each(|layer| age(layer));
-    assert_eq!(world.realize(), (3, 0));
-    assert_eq!(world.realize(), (0, 0));
+    each(|backing| {
+        let world = World::new(backing);
+        assert_eq!(world.realize(), (0, 3));
+        assert_eq!(world.realize(), (0, 0), "what was written in this boot is in memory");
+        world.entries().iter().for_each(|layer| age(layer));
+        assert_eq!(world.realize(), (3, 0));
+        assert_eq!(world.realize(), (0, 0));
+        let settled = world.entries().iter().filter(|entry| entry.join("on-disk").exists()).count();
+        assert_eq!(settled, world.entries().len());
+    });
 }
 
 #[test]
-fn a_layer_that_was_cut_short_is_made_anew() {
-    let world = World::new();
+fn a_directory_that_was_cut_short_is_made_anew() {
+    let world = World::new(Backing::Directory);
     world.realize();
     let cuts: [fn(&Path); 6] = [
         |layer| std::fs::write(layer.join("fs/etc/motd"), "").unwrap(),
@@ -112,7 +133,7 @@ fn a_layer_that_was_cut_short_is_made_anew() {
         |layer| std::fs::write(layer.join("layer.json"), "").unwrap(),
     ];
     for (number, cut) in cuts.into_iter().enumerate() {
-        let base = world.layers().swap_remove(0);
+        let base = world.entries().swap_remove(0);
         age(&base);
         cut(&base);
         let _ = std::fs::remove_file(base.join("on-disk"));
@@ -122,11 +143,51 @@ fn a_layer_that_was_cut_short_is_made_anew() {
     }
 }
 
+/// Has a file of the store lose what was written to it last.
+fn zero(path: &Path, from: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.write_all_at(&vec![0; usize::try_from(length - from).unwrap()], from).unwrap();
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_made_anew() {
+    if !files_can_be_mounted() {
+        return;
+    }
+    let world = World::new(Backing::Erofs);
+    world.realize();
+    let cuts: [fn(&Path); 7] = [
+        |image| zero(image, 0),
+        |image| zero(image, std::fs::metadata(image).unwrap().len() / 2),
+        |image| std::fs::write(image, "").unwrap(),
+        |image| std::fs::OpenOptions::new().write(true).open(image).unwrap().set_len(4096).unwrap(),
+        |image| std::fs::remove_file(image).unwrap(),
+        |image| std::fs::write(image.with_file_name("layer.json"), "").unwrap(),
+        |image| std::fs::remove_file(image.with_file_name("layer.json")).unwrap(),
+    ];
+    for (number, cut) in cuts.into_iter().enumerate() {
+        // A power cut takes from whatever it likes: from the base layer, from the index, from all.
+        for (cut_short, anew) in [(vec![0], 1), (vec![3], 0), (vec![0, 1, 2, 3], 3)] {
+            let entries = world.entries();
+            for entry in &entries {
+                age(entry);
+                let _ = std::fs::remove_file(entry.join("on-disk"));
+            }
+            cut_short.iter().for_each(|entry: &usize| cut(&entries[*entry].join("image")));
+            assert_eq!(world.realize().1, anew, "cut {number} of {cut_short:?}");
+            assert_eq!(world.realize(), (0, 0), "cut {number} of {cut_short:?}");
+            assert!(world.store().verify(&mut |_| ()).unwrap().damage.is_empty(), "cut {number} of {cut_short:?}");
+            assert_eq!(world.entries(), entries);
+        }
+    }
+}
+
 #[test]
 fn a_layer_with_copies_that_lost_its_listing_is_made_anew() {
-    let world = World::new();
+    let world = World::new(Backing::Directory);
     world.realize();
-    let top = world.layers().pop().unwrap();
+    let top = world.entries().pop().unwrap();
     age(&top);
     std::fs::write(top.join("listing"), "").unwrap();
     assert_eq!(world.store().verify(&mut |_| ()).unwrap().damage.len(), 1);
@@ -135,35 +196,48 @@ fn a_layer_with_copies_that_lost_its_listing_is_made_anew() {
 
 #[test]
 fn an_image_that_lost_a_layer_says_so() {
-    let world = World::new();
-    let store = world.store();
-    store.realize(&world.image).unwrap();
-    store.record(&world.image).unwrap();
-    let base = world.layers().swap_remove(0);
-    age(&base);
-    std::fs::write(base.join("fs/etc/motd"), "").unwrap();
-    let stored = store.image_by_id(world.image.id()).unwrap().unwrap().into_image();
-    let error = store.realize(&stored).unwrap_err();
-    assert_eq!(
-        (error.kind(), error.hint().unwrap()),
-        (ErrorKind::BlobNotFound, "pull the image again from the place where it came from".to_owned())
-    );
-    assert!(base.join("damaged").exists(), "it is not compared again");
-    assert_eq!(world.realize(), (0, 1));
+    each(|backing| {
+        let world = World::new(backing);
+        let store = world.store();
+        store.realize_with(&world.image, &world.options()).unwrap();
+        store.record(&world.image).unwrap();
+        // What an index was made of in this boot was whole.
+        let entries = world.entries();
+        let base = &entries[0];
+        age(base);
+        match backing {
+            Backing::Erofs => {
+                age(&entries[3]);
+                zero(&base.join("image"), 4096);
+            }
+            _ => std::fs::write(base.join("fs/etc/motd"), "").unwrap(),
+        }
+        let stored = store.image_by_id(world.image.id()).unwrap().unwrap().into_image();
+        let error = store.realize_with(&stored, &world.options()).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.hint().unwrap()),
+            (ErrorKind::BlobNotFound, "pull the image again from the place where it came from".to_owned())
+        );
+        assert!(base.join("damaged").exists(), "it is not compared again");
+        // The index is of another boot, too.
+        assert_eq!(world.realize(), (usize::from(backing == Backing::Erofs), 1));
+    });
 }
 
 #[test]
 fn a_durable_store_marks_what_is_on_disk_and_needs_no_comparison() {
-    let world = World::new();
-    let marked = || world.layers().iter().filter(|layer| layer.join("on-disk").exists()).count();
-    world.realize();
-    assert_eq!(marked(), 0);
-    let durable = world.store().durability(Durability::Power);
-    durable.realize(&world.image).unwrap();
-    durable.record(&world.image).unwrap();
-    assert_eq!(marked(), 3, "also what was there already");
-    world.layers().iter().for_each(|layer| age(layer));
-    assert_eq!(world.realize(), (0, 0));
+    each(|backing| {
+        let world = World::new(backing);
+        let marked = || world.entries().iter().filter(|layer| layer.join("on-disk").exists()).count();
+        world.realize();
+        assert_eq!(marked(), 0);
+        let durable = world.store().durability(Durability::Power);
+        durable.realize_with(&world.image, &world.options()).unwrap();
+        durable.record(&world.image).unwrap();
+        assert_eq!(marked(), world.entries().len(), "also what was there already");
+        world.entries().iter().for_each(|layer| age(layer));
+        assert_eq!(world.realize(), (0, 0));
+    });
 }
 
 /// Dies as soon as a layer is published.
@@ -178,12 +252,12 @@ impl Progress for Dies {
 
 #[test]
 fn a_layer_that_was_on_disk_is_not_any_more_once_it_is_completed() {
-    let world = World::new();
+    let world = World::new(Backing::Directory);
     world.realize();
-    let second = world.layers().swap_remove(1);
+    let second = world.entries().swap_remove(1);
     std::fs::remove_dir_all(&second).unwrap();
     let store = world.store();
-    let die = || store.realize_with(&world.image, &RealizeOptions::default().progress(&Dies));
+    let die = || store.realize_with(&world.image, &world.options().progress(&Dies));
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(die)).unwrap_err();
     let is_open = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("open-"));
     let mut beside = std::fs::read_dir(second.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
@@ -194,13 +268,25 @@ fn a_layer_that_was_on_disk_is_not_any_more_once_it_is_completed() {
 
 #[test]
 fn a_layer_of_an_unknown_boot_is_compared_once() {
-    let world = World::new();
-    world.realize();
-    let base = world.layers().swap_remove(0);
-    let record = base.join("layer.json");
-    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
-    document["boot"] = serde_json::Value::Null;
-    std::fs::write(record, document.to_string()).unwrap();
-    assert_eq!(world.realize(), (1, 0));
-    assert_eq!(world.realize(), (0, 0));
+    each(|backing| {
+        let world = World::new(backing);
+        world.realize();
+        let forget = |entry: &Path| {
+            let record = entry.join("layer.json");
+            let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+            document["boot"] = serde_json::Value::Null;
+            std::fs::write(record, document.to_string()).unwrap();
+        };
+        let entries = world.entries();
+        forget(&entries[0]);
+        // An index of this boot stands for the layers that it was made of.
+        let alone = usize::from(backing == Backing::Directory);
+        assert_eq!(world.realize(), (alone, 0));
+        assert_eq!(world.realize(), (0, 0));
+        if backing == Backing::Erofs {
+            forget(&entries[3]);
+            assert_eq!(world.realize(), (2, 0));
+            assert_eq!(world.realize(), (0, 0));
+        }
+    });
 }

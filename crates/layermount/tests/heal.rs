@@ -2,12 +2,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 
+mod backings;
+
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use layermount::store::{DamageKind, LayerEvent, Progress, PruneOptions, RealizeOptions, Verified};
-use layermount::{ErrorKind, Image, Layer, OciLayouts, Platform, Source, Store, StoredImages};
+use backings::{each, entries_of_files};
+use layermount::store::{Backing, DamageKind, LayerEvent, Progress, PruneOptions, RealizeOptions, Verified};
+use layermount::{ErrorKind, Image, Layer, LayerStack, OciLayouts, Platform, Source, Store, StoredImages};
 use layermount_fixtures::requirement::skip;
 use layermount_fixtures::{Layout, Recipe};
 
@@ -23,25 +26,28 @@ const RECIPE: &str = r#"
     layer
     dir  0755 0:0 /srv
     file 0644 0:0 /srv/data "the second layer\n"
+    random 0644 0:0 /srv/much 80000
     layer
     file 0644 0:0 /srv/open "does not name its directory\n"
+    random 0644 0:0 /more 70000
 "#;
 
 struct World {
+    backing: Backing,
     directory: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Self {
-        Self::of(RECIPE)
+    fn new(backing: Backing) -> Self {
+        Self::of(backing, RECIPE)
     }
 
-    fn of(recipe: &str) -> Self {
+    fn of(backing: Backing, recipe: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
         let built = Recipe::parse(&recipe.replace("0:0", &own)).unwrap().build().unwrap();
         Layout::create(directory.path().join("layout")).unwrap().add("image", &built).unwrap();
-        Self { directory }
+        Self { backing, directory }
     }
 
     fn image(&self) -> Image {
@@ -56,10 +62,29 @@ impl World {
         Store::open(self.store_path()).unwrap()
     }
 
-    /// The directories of all layers, base first.
+    fn options(&self) -> RealizeOptions<'static> {
+        RealizeOptions::default().backing(self.backing)
+    }
+
+    fn realize(&self, image: &Image) -> layermount::Result<LayerStack> {
+        self.store().realize_with(image, &self.options())
+    }
+
+    /// The places of all layers in the store, base first, and of the image's index where there is one.
     fn layers(&self) -> Vec<PathBuf> {
-        let stack = self.store().realize(&self.image()).unwrap();
+        let stack = self.realize(&self.image()).unwrap();
+        if self.backing == Backing::Erofs {
+            return entries_of_files(&self.store_path(), &self.image());
+        }
         stack.layers().iter().map(|layer| layer.path().parent().unwrap().to_owned()).collect()
+    }
+
+    /// The file in the store that holds a file of a layer.
+    fn file(&self, layer: &Path, path: &str) -> PathBuf {
+        match self.backing {
+            Backing::Erofs => layer.join("image"),
+            _ => layer.join("fs").join(path),
+        }
     }
 
     fn stages(&self) -> usize {
@@ -82,7 +107,7 @@ impl World {
             }
         }
         let unpacked = Unpacked::default();
-        self.store().realize_with(&self.image(), &RealizeOptions::default().progress(&unpacked)).unwrap();
+        self.store().realize_with(&self.image(), &self.options().progress(&unpacked)).unwrap();
         let mut unpacked = unpacked.0.into_inner().unwrap();
         unpacked.sort_unstable();
         unpacked.dedup();
@@ -197,7 +222,7 @@ const CASES: &[Case] = &[
 #[test]
 fn damage_of_every_kind_is_found_and_made_anew() {
     for (name, damage, expected) in CASES {
-        let world = World::new();
+        let world = World::new(Backing::Directory);
         let layers = world.layers();
         assert!(world.verify().damage.is_empty(), "{name}");
         damage(&layers[0]);
@@ -223,7 +248,7 @@ fn damage_of_every_kind_is_found_and_made_anew() {
 #[test]
 fn prune_removes_what_verify_found_though_an_image_names_it() {
     for (name, damage, _) in CASES {
-        let world = World::new();
+        let world = World::new(Backing::Directory);
         let (store, layers) = (world.store(), world.layers());
         store.record(&world.image()).unwrap();
         damage(&layers[0]);
@@ -238,7 +263,7 @@ fn prune_removes_what_verify_found_though_an_image_names_it() {
 
 #[test]
 fn a_completed_layer_is_made_anew_too() {
-    let world = World::new();
+    let world = World::new(Backing::Directory);
     let layers = world.layers();
     assert!(layers[2].to_str().unwrap().contains("/chain-"));
     flip(&layers[2].join("fs/srv/open"), 3);
@@ -249,15 +274,15 @@ fn a_completed_layer_is_made_anew_too() {
 
 #[test]
 fn a_damaged_layer_is_not_taken_from_its_users() {
-    let world = World::new();
+    let world = World::new(Backing::Directory);
     let store = world.store();
-    let stack = store.realize(&world.image()).unwrap();
+    let stack = world.realize(&world.image()).unwrap();
     let motd = stack.layers()[0].path().join("etc/motd");
     flip(&motd, 0);
     let inode = std::fs::metadata(&motd).unwrap().ino();
     let verified = world.verify();
     assert_eq!((verified.marked.len(), verified.in_use.len()), (1, 1));
-    let error = store.realize(&world.image()).unwrap_err();
+    let error = world.realize(&world.image()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error:#}");
     assert!(error.hint().unwrap().contains("end the programs"), "{:?}", error.hint());
     assert!(store.prune(&PruneOptions::default().all_images(true)).unwrap().layers.is_empty());
@@ -270,25 +295,27 @@ fn a_damaged_layer_is_not_taken_from_its_users() {
 
 #[test]
 fn an_image_known_from_the_store_alone_cannot_be_made_anew() {
-    let world = World::new();
-    let (store, image) = (world.store(), world.image());
-    let layers = world.layers();
-    store.record(&image).unwrap();
-    flip(&layers[1].join("fs/srv/data"), 0);
-    world.verify();
-    let stored = StoredImages::at(world.store_path());
-    let stored = stored.resolve(&image.id().to_string().parse().unwrap(), &Platform::host()).unwrap();
-    let error = store.realize(&stored).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::BlobNotFound, "{error:#}");
-    assert!(error.hint().unwrap().contains("pull the image again"), "{:?}", error.hint());
-    assert_eq!(world.unpacked_by_realizing(), 1);
-    store.realize(&stored).unwrap();
+    each(|backing| {
+        let world = World::new(backing);
+        let (store, image) = (world.store(), world.image());
+        let layers = world.layers();
+        store.record(&image).unwrap();
+        flip(&world.file(&layers[1], "srv/data"), 0);
+        world.verify();
+        let stored = StoredImages::at(world.store_path());
+        let stored = stored.resolve(&image.id().to_string().parse().unwrap(), &Platform::host()).unwrap();
+        let error = world.realize(&stored).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BlobNotFound, "{error:#}");
+        assert!(error.hint().unwrap().contains("pull the image again"), "{:?}", error.hint());
+        assert_eq!(world.unpacked_by_realizing(), 1);
+        world.realize(&stored).unwrap();
+    });
 }
 
 #[test]
 fn thousands_of_damaged_files_are_counted() {
     let files: String = (0..1500).map(|n| format!("file 0644 0:0 /{n} \"x\"\n")).collect();
-    let world = World::of(&format!("layer\n{files}"));
+    let world = World::of(Backing::Directory, &format!("layer\n{files}"));
     let layer = &world.layers()[0];
     for n in 0..1500 {
         std::fs::remove_file(layer.join(format!("fs/{n}"))).unwrap();
@@ -302,80 +329,96 @@ fn thousands_of_damaged_files_are_counted() {
 
 #[test]
 fn in_a_store_that_cannot_be_written_to_damage_is_reported_only() {
-    use nix::mount::{MsFlags, mount};
-    if !nix::unistd::geteuid().is_root() {
-        return skip("root", "not root");
-    }
-    let world = World::new();
-    let layers = world.layers();
-    flip(&layers[0].join("fs/etc/motd"), 0);
-    let path = world.store_path();
-    // This thread's own view of it.
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-    mount(Some(&path), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-    mount(None::<&str>, &path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+    each(|backing| {
+        use nix::mount::{MsFlags, mount};
+        if !nix::unistd::geteuid().is_root() {
+            return skip("root", "not root");
+        }
+        let world = World::new(backing);
+        let layers = world.layers();
+        flip(&world.file(&layers[0], "etc/motd"), 0);
+        let path = world.store_path();
+        // This thread's own view of it.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some(&path), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        mount(
+            None::<&str>,
+            &path,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+            None::<&str>,
+        )
         .unwrap();
-    let verified = world.verify();
-    assert_eq!((verified.damage.len(), verified.marked.len()), (1, 0));
-    assert_eq!(verified.unmarked, [layers[0].clone()]);
-    assert_eq!(world.unpacked_by_realizing(), 0);
+        let verified = world.verify();
+        // The index goes first.
+        let index = (backing == Backing::Erofs).then(|| layers.last().unwrap().clone());
+        let damaged: Vec<_> = index.into_iter().chain([layers[0].clone()]).collect();
+        assert_eq!((verified.damage.len(), verified.marked.len()), (damaged.len(), 0));
+        assert_eq!(verified.unmarked, damaged);
+        assert_eq!(world.unpacked_by_realizing(), 0);
+    });
 }
 
 #[test]
 fn what_is_no_layer_and_no_record_harms_nobody() {
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::symlink;
-    let world = World::new();
-    let store = world.store();
-    let shelf = world.layers()[0].parent().unwrap().to_owned();
-    store.record(&world.image()).unwrap();
-    let outside = world.directory.path().join("outside");
-    std::fs::create_dir(&outside).unwrap();
-    std::fs::write(outside.join("kept"), "kept").unwrap();
-    let parts = ["stage", "locks", "images", "names"].map(|part| world.store_path().join(part));
-    for place in parts.iter().chain([&shelf]) {
-        fifo(&place.join("fifo"));
-        symlink(&outside, place.join("link")).unwrap();
-        symlink(outside.join("kept"), place.join("link-to-file")).unwrap();
-        symlink("/nowhere", place.join("dangling")).unwrap();
-        std::fs::create_dir_all(place.join("directory/fs")).unwrap();
-        std::fs::create_dir_all(place.join("links")).unwrap();
-        symlink(&outside, place.join("links/fs")).unwrap();
-        std::fs::write(place.join("file"), "{}").unwrap();
-        std::fs::write(place.join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
-        std::os::unix::net::UnixListener::bind(place.join("socket")).unwrap();
-    }
-    assert_eq!(store.layers().unwrap().len(), 3);
-    assert_eq!((store.images().unwrap().len(), store.usage().unwrap().layers), (1, 3));
-    let damage = world.verify().damage;
-    assert_eq!((damage.len(), damage.iter().filter(|damage| damage.kind == DamageKind::Record).count()), (8, 8));
-    assert_eq!(world.unpacked_by_realizing(), 0);
-    let pruned = store.prune(&PruneOptions::default()).unwrap();
-    assert_eq!((pruned.layers.len(), store.layers().unwrap().len()), (8, 3));
-    assert!(world.verify().damage.is_empty());
-    store.prune(&PruneOptions::default().all_images(true)).unwrap();
-    assert_eq!(std::fs::read_to_string(outside.join("kept")).unwrap(), "kept");
-    assert_eq!(world.unpacked_by_realizing(), 3);
+    each(|backing| {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+        let world = World::new(backing);
+        let store = world.store();
+        let shelf = world.layers()[0].parent().unwrap().to_owned();
+        store.record(&world.image()).unwrap();
+        let content = if backing == Backing::Erofs { "image" } else { "fs" };
+        let outside = world.directory.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "kept").unwrap();
+        let parts = ["stage", "locks", "images", "names"].map(|part| world.store_path().join(part));
+        for place in parts.iter().chain([&shelf]) {
+            fifo(&place.join("fifo"));
+            symlink(&outside, place.join("link")).unwrap();
+            symlink(outside.join("kept"), place.join("link-to-file")).unwrap();
+            symlink("/nowhere", place.join("dangling")).unwrap();
+            std::fs::create_dir_all(place.join("directory").join(content)).unwrap();
+            std::fs::create_dir_all(place.join("links")).unwrap();
+            symlink(&outside, place.join("links").join(content)).unwrap();
+            std::fs::write(place.join("file"), "{}").unwrap();
+            std::fs::write(place.join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+            std::os::unix::net::UnixListener::bind(place.join("socket")).unwrap();
+        }
+        assert_eq!(store.layers().unwrap().len(), 3);
+        assert_eq!((store.images().unwrap().len(), store.usage().unwrap().layers), (1, 3));
+        let damage = world.verify().damage;
+        assert_eq!((damage.len(), damage.iter().filter(|damage| damage.kind == DamageKind::Record).count()), (8, 8));
+        assert_eq!(world.unpacked_by_realizing(), 0);
+        let pruned = store.prune(&PruneOptions::default()).unwrap();
+        assert_eq!((pruned.layers.len(), store.layers().unwrap().len()), (8, 3));
+        assert!(world.verify().damage.is_empty());
+        store.prune(&PruneOptions::default().all_images(true)).unwrap();
+        assert_eq!(std::fs::read_to_string(outside.join("kept")).unwrap(), "kept");
+        assert_eq!(world.unpacked_by_realizing(), 3);
+    });
 }
 
 #[test]
 fn parts_of_a_store_that_others_can_write_to_are_refused() {
-    use std::os::unix::fs::PermissionsExt;
-    let world = World::new();
-    let shelf = world.layers()[0].parent().unwrap().to_owned();
-    for place in [shelf, world.store_path().join("layers"), world.store_path().join("images")] {
-        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let error = world.store().prune(&PruneOptions::default()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:#}");
-        assert!(error.to_string().contains(place.to_str().unwrap()), "{error}");
-        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700)).unwrap();
-        if nix::unistd::geteuid().is_root() {
-            std::os::unix::fs::chown(&place, Some(54321), None).unwrap();
+    each(|backing| {
+        use std::os::unix::fs::PermissionsExt;
+        let world = World::new(backing);
+        let shelf = world.layers()[0].parent().unwrap().to_owned();
+        for place in [shelf, world.store_path().join("layers"), world.store_path().join("images")] {
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777)).unwrap();
             let error = world.store().prune(&PruneOptions::default()).unwrap_err();
-            assert!(error.to_string().contains("belongs to uid 54321"), "{error}");
-            std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:#}");
+            assert!(error.to_string().contains(place.to_str().unwrap()), "{error}");
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700)).unwrap();
+            if nix::unistd::geteuid().is_root() {
+                std::os::unix::fs::chown(&place, Some(54321), None).unwrap();
+                let error = world.store().prune(&PruneOptions::default()).unwrap_err();
+                assert!(error.to_string().contains("belongs to uid 54321"), "{error}");
+                std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+            }
         }
-    }
-    world.store().prune(&PruneOptions::default()).unwrap();
+        world.store().prune(&PruneOptions::default()).unwrap();
+    });
 }

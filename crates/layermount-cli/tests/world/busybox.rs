@@ -48,7 +48,7 @@ impl World {
             missing("docker", "busybox-static is not installed");
             return None;
         }
-        let image = Recipe::parse(&format!("{first_line}\n{RECIPE}")).unwrap().build().unwrap();
+        let image = Recipe::parse(&format!("{first_line}\nenv {}\n{RECIPE}", self.mark())).unwrap().build().unwrap();
         let directory = self.path().join("layout");
         Layout::create(&directory).unwrap().add("shell", &image).unwrap();
         Some(directory.to_str().unwrap().to_owned())

@@ -1,30 +1,103 @@
 //! What the tests of the command share: a store of their own, and what is asked of the machine.
 
 #![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
-#![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
+#![allow(dead_code, unreachable_pub, unused_imports, unused_macros, reason = "every test file uses a part")]
 
 mod busybox;
 pub(crate) mod sound;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 pub(crate) use layermount_fixtures::requirement::skip as missing;
+
+/// What layers become in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    Dir,
+    Erofs,
+}
+
+impl Backing {
+    pub(crate) const VARIABLE: &str = "LAYERMOUNT_BACKING";
+
+    /// As the flag and the variable have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dir => "dir",
+            Self::Erofs => "erofs",
+        }
+    }
+
+    /// The directory below `layers/`, for root.
+    pub(crate) fn shelf(self) -> &'static str {
+        match self {
+            Self::Dir => "dir-trusted",
+            Self::Erofs => "erofs",
+        }
+    }
+
+    /// What is mounted, in the directory of a layer.
+    pub(crate) fn content(self) -> &'static str {
+        match self {
+            Self::Dir => "fs",
+            Self::Erofs => "image",
+        }
+    }
+}
+
+/// Makes two tests of each function that takes a [`Backing`]: a promise that holds whatever layers are stored as. The one for
+/// EROFS is skipped where that cannot be had.
+macro_rules! for_both_backings {
+    ($($test:ident),+ $(,)?) => {
+        mod dir {
+            $(#[test]
+            fn $test() {
+                super::$test(super::world::Backing::Dir);
+            })+
+        }
+
+        mod erofs {
+            $(#[test]
+            fn $test() {
+                if super::world::erofs().is_some() {
+                    super::$test(super::world::Backing::Erofs);
+                }
+            })+
+        }
+    };
+}
+pub(crate) use for_both_backings;
 
 /// A temporary directory with a store in it, and the command that uses it.
 pub(crate) struct World {
     directory: tempfile::TempDir,
+    backing: Option<Backing>,
 }
 
 impl World {
+    /// Layers become what layermount finds best.
     pub(crate) fn new() -> Self {
-        // Not /tmp where that may be a tmpfs: layers are large.
-        Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in("/var/tmp").unwrap() }
+        Self::at("/var/tmp", None)
     }
 
-    /// For what is made and removed many times, and needs no disk.
-    pub(crate) fn in_memory() -> Self {
-        Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in("/dev/shm").unwrap() }
+    pub(crate) fn with_backing(backing: Backing) -> Self {
+        Self::at("/var/tmp", Some(backing))
+    }
+
+    /// For what is made and removed many times, and needs no disk unless the kernel does to mount it.
+    pub(crate) fn in_memory(backing: Backing) -> Self {
+        let parent = match backing {
+            Backing::Dir => "/dev/shm",
+            Backing::Erofs => "/var/tmp",
+        };
+        Self::at(parent, Some(backing))
+    }
+
+    /// Not in /tmp where that may be a tmpfs: layers are large.
+    fn at(parent: &str, backing: Option<Backing>) -> Self {
+        Self { directory: tempfile::Builder::new().prefix("layermount-test-").tempdir_in(parent).unwrap(), backing }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -38,7 +111,21 @@ impl World {
     pub(crate) fn layermount(&self) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("layermount"));
         command.arg("--store").arg(self.store());
+        self.choose_backing(&mut command);
         command
+    }
+
+    /// Has layermount, whoever starts it, make of layers what this world is about.
+    pub(crate) fn choose_backing<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        match self.backing {
+            Some(backing) => command.env(Backing::VARIABLE, backing.name()),
+            None => command.env_remove(Backing::VARIABLE),
+        }
+    }
+
+    /// A variable for images whose programs are searched for: over EROFS, no mount of theirs tells what they run in.
+    pub(crate) fn mark(&self) -> String {
+        format!("WORLD={}", self.path().display())
     }
 
     /// Runs the command to its end; it must succeed. Returns what it printed.
@@ -79,14 +166,27 @@ impl World {
         layers
     }
 
-    /// Processes whose root is an overlay over this store.
+    /// Processes whose root is an overlay over this store: what they have mounted shows it, or, where it is of EROFS, the
+    /// [mark](Self::mark) of their image. Before it executes its program, a process has layermount's own words.
     pub(crate) fn processes_in_store(&self) -> Vec<String> {
-        let store = self.store();
+        let (store, mark) = (self.store(), self.mark());
+        let store = store.to_str().unwrap();
+        let namespace = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
+        let ours = namespace(Path::new("/proc/self"));
         let mut found = Vec::new();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
-            let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
-            if mounts.contains(store.to_str().unwrap()) {
-                found.push(std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default());
+            let read = |name: &str| {
+                let bytes = std::fs::read(process.path().join(name)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).into_owned()
+            };
+            let words = read("cmdline");
+            let is_marked = || read("environ").split('\0').any(|variable| variable == mark);
+            let is_on_its_way = || {
+                let theirs = namespace(&process.path());
+                words.split('\0').any(|word| word == store) && theirs.is_some() && theirs != ours
+            };
+            if read("mountinfo").contains(store) || is_marked() || is_on_its_way() {
+                found.push(words);
             }
         }
         found
@@ -113,6 +213,33 @@ pub(crate) fn root() -> Option<()> {
     }
     missing("root", "not root");
     None
+}
+
+/// Whether EROFS files can be mounted out of stores in `/var/tmp`.
+#[track_caller]
+pub(crate) fn erofs() -> Option<()> {
+    static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        if !nix::unistd::geteuid().is_root() {
+            return Some("not root".to_owned());
+        }
+        let world = World::with_backing(Backing::Erofs);
+        let layout = layermount_fixtures::Layout::create(world.path().join("layout")).unwrap();
+        let image = layermount_fixtures::Recipe::parse("layer\nfile 0644 0:0 /file \"x\"\n").unwrap().build().unwrap();
+        layout.add("image", &image).unwrap();
+        let reference = format!("oci:{}:image", layout.path().display());
+        let output = world.layermount().args(["pull", &reference]).output().unwrap();
+        // Whatever else it says is for the tests to find.
+        let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        said.contains("EROFS files").then_some(said)
+    };
+    match REFUSAL.get_or_init(ask) {
+        None => Some(()),
+        Some(refusal) => {
+            missing("erofs", refusal);
+            None
+        }
+    }
 }
 
 /// The real image as an OCI layout.

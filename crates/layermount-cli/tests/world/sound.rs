@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use layermount_fixtures::tree::{Ignore, differences};
 use layermount_fixtures::{Layout, Recipe};
 
-use super::World;
+use super::{Backing, World};
 
 const RECIPE: &str = r#"
 layer
@@ -59,9 +59,11 @@ pub(crate) fn layers(store: &Path) -> Vec<PathBuf> {
 
 /// Whatever happened before: what is in `store` is whole, and pulling again makes it equal to the store `whole`.
 #[track_caller]
-pub(crate) fn assert_recovers(whole: &Path, store: &Path, reference: &str, at: &str) {
-    let command =
-        |arguments: &[&str]| Command::new(layermount()).arg("--store").arg(store).args(arguments).output().unwrap();
+pub(crate) fn assert_recovers(backing: Backing, whole: &Path, store: &Path, reference: &str, at: &str) {
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(layermount());
+        command.arg("--store").arg(store).args(arguments).env(Backing::VARIABLE, backing.name()).output().unwrap()
+    };
     let verified = command(&["store", "verify"]);
     assert!(verified.status.success(), "{at}: {}{}", String::from_utf8_lossy(&verified.stdout), text(&verified));
     let again = command(&["pull", reference]);
@@ -71,13 +73,27 @@ pub(crate) fn assert_recovers(whole: &Path, store: &Path, reference: &str, at: &
     there.retain(|layer| layers(whole).iter().any(|of_whole| of_whole.parent() == layer.parent()));
     assert_eq!(there, layers(whole), "{at}");
     for layer in layers(whole) {
-        let tree = |store: &Path| store.join("layers").join(&layer).join("fs");
         // The root's attributes are in the record, and whiteouts have none.
-        let ignore = Ignore { mtimes: vec![PathBuf::new(), "d/large".into()], ..Ignore::default() };
-        let found = differences(&tree(whole), &tree(store), &ignore).unwrap();
-        assert!(found.is_empty(), "{at}: {}: {}", layer.display(), found[0]);
+        assert_same_layer(&layer, whole, store, &[Path::new(""), Path::new("d/large")], at);
     }
     let pruned = command(&["store", "prune"]);
     assert!(pruned.status.success(), "{at}: {}", text(&pruned));
     assert_eq!(std::fs::read_dir(store.join("stage")).unwrap().count(), 0, "{at}");
+}
+
+/// Two stores have the same in a layer, named from `layers/`, whichever backing it is of: the same tree, but for the times of
+/// `untimed`; or the same file, byte for byte, of which the kernel makes the same tree.
+#[track_caller]
+pub(crate) fn assert_same_layer(layer: &Path, whole: &Path, store: &Path, untimed: &[&Path], at: &str) {
+    let content = |store: &Path, backing: Backing| store.join("layers").join(layer).join(backing.content());
+    if layer.starts_with(Backing::Erofs.shelf()) {
+        let file = |store: &Path| std::fs::read(content(store, Backing::Erofs)).unwrap();
+        assert!(file(whole) == file(store), "{at}: {} is another file", layer.display());
+        return;
+    }
+    let mtimes = untimed.iter().map(|path| path.to_path_buf()).collect();
+    let ignore = Ignore { mtimes, ..Ignore::default() };
+    let [whole, store] = [whole, store].map(|store| content(store, Backing::Dir));
+    let found = differences(&whole, &store, &ignore).unwrap();
+    assert!(found.is_empty(), "{at}: {}: {}", layer.display(), found[0]);
 }

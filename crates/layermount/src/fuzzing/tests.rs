@@ -11,6 +11,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("decode", super::decode),
     #[cfg(feature = "docker")]
     ("docker_replies", super::docker_replies),
+    ("erofs_layer", super::erofs_layer),
+    ("erofs_reader", super::erofs_reader),
     ("layer_fold", super::layer_fold),
     ("oci_documents", super::oci_documents),
     ("reference", super::reference),

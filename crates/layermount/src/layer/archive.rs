@@ -108,8 +108,19 @@ impl<R: BufRead> Archive<R> {
         self.data = self.data.saturating_sub(count as u64);
     }
 
+    /// Moves on behind the current entry's data without reading it: `skip` does so with the input.
+    pub(crate) fn pass_data(&mut self, skip: impl FnOnce(&mut R, u64)) {
+        let count = std::mem::take(&mut self.data) + std::mem::take(&mut self.padding);
+        skip(&mut self.input, count);
+        self.offset += count;
+    }
+
+    /// The input, from behind what was read.
+    pub(crate) fn into_inner(self) -> R {
+        self.input
+    }
+
     /// How much of the archive has been read.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }

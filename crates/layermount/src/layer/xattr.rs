@@ -36,9 +36,17 @@ pub(crate) fn judge(name: &[u8], namespace: OverlayXattrs) -> Verdict {
             Verdict::Set(name.to_vec())
         }
         _ if name.starts_with(b"user.overlay.") => Verdict::Drop,
-        _ if name.starts_with(b"user.") && !name.contains(&0) => Verdict::Set(name.to_vec()),
+        // The prefix alone is no name.
+        _ if name.len() > 5 && name.starts_with(b"user.") && !name.contains(&0) => Verdict::Set(name.to_vec()),
         _ => Verdict::Drop,
     }
+}
+
+/// What xattrs take in memory: beside their own bytes, which may be none, names and values take some themselves. With 256 of one
+/// byte for each of half a million entries, that is nearly all.
+pub(crate) fn memory_of_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)]) -> usize {
+    const BESIDE: usize = size_of::<(Vec<u8>, Vec<u8>)>() + 32;
+    xattrs.iter().map(|(name, value)| name.len() + value.len() + BESIDE).sum()
 }
 
 #[cfg(test)]
@@ -56,6 +64,7 @@ mod tests {
             ("trusted.overlay.overlay.opaque", set("trusted.overlay.overlay.overlay.opaque"), Verdict::Drop),
             ("user.overlay.redirect", Verdict::Drop, set("user.overlay.overlay.redirect")),
             ("trusted.a", Verdict::Drop, Verdict::Drop),
+            ("user.", Verdict::Drop, Verdict::Drop),
             ("security.selinux", Verdict::Drop, Verdict::Drop),
             ("security.ima", Verdict::Drop, Verdict::Drop),
             ("system.nfs4_acl", Verdict::Drop, Verdict::Drop),

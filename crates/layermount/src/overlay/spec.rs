@@ -99,11 +99,14 @@ pub(super) fn check(stack: &LayerStack) -> Result<(), OverlayError> {
     top_first(stack).map(drop)
 }
 
-/// The layers as arguments for the kernel; opened once more when the overlay is mounted in another namespace.
+/// The layers as arguments for the kernel; opened once more when the overlay is mounted in another namespace. What is mounted
+/// nowhere has no path to be opened by.
 pub(super) fn lowers<'a>(stack: &'a LayerStack, reopen: bool) -> Result<Lowers<'a>, OverlayError> {
     let (top, bottom) = top_first(stack)?;
     let arguments = |layers: Vec<&'a StackedLayer>| {
-        layers.into_iter().map(|layer| argument(layer.directory(), layer.path(), reopen)).collect()
+        (layers.into_iter())
+            .map(|layer| argument(layer.directory(), layer.path(), reopen && !layer.is_mount()))
+            .collect()
     };
     Ok(Lowers { top: arguments(top), bottom: arguments(bottom) })
 }

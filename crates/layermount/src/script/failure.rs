@@ -78,7 +78,7 @@ impl Script<'_> {
             None => ("?", String::new(), "run the prepared steps"),
         };
         let cause = SyscallError::new(call, arguments, failure.errno).with_kernel_log(failure.kernel_log());
-        let advice = step.and_then(|(step, _)| advice(step, failure.errno));
+        let advice = step.and_then(|(step, _)| advice(step, doing, failure.errno));
         ScriptError { doing, advice, cause }
     }
 }
@@ -111,7 +111,7 @@ impl ScriptError {
     }
 }
 
-fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
+fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
             "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
@@ -147,6 +147,9 @@ fn advice(step: &Step<'_>, errno: Errno) -> Option<&'static str> {
         (Step::SetReadOnly { .. }, Errno::NOSYS) => "read-only mounts need mount_setattr(2), Linux 5.12",
         (Step::FsMount { .. } | Step::FsCreate { .. }, Errno::PERM | Errno::ACCESS) => {
             "a security module, a seccomp filter or partly hidden /proc or /sys mounts of an outer container forbid this mount"
+        }
+        (Step::FsCreate { .. }, Errno::INVAL | Errno::UCLEAN) if doing == crate::erofs::MOUNTING => {
+            "the files may be damaged: 'layermount store verify' marks those that are, so that pulling makes them anew"
         }
         (Step::FsCreate { .. }, Errno::INVAL) => {
             "an ordinary user cannot use a directory as a layer below which other file systems are mounted"

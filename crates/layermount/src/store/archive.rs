@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Fault, Result, ResultExt};
 use crate::image::{ImageArchive, Layer};
 
 use super::StoreError;
-use super::entry::Shelf;
 use super::lock::KeyLock;
 use super::realize::{LayerEvent, Work};
+use super::shelf::Shelf;
 use super::stage::Stage;
 
 /// The unit of tar archives.

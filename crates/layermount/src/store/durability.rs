@@ -7,9 +7,12 @@
 //! - The record of a layer says in which boot it was written, after `/proc/sys/kernel/random/boot_id`.
 //! - A layer that is known to be on disk has the mark [`ON_DISK`] beside its tree: an empty file, which has no content to
 //!   lose. It is made after `syncfs(2)` has returned, so that where it is, the rest is.
-//! - A layer without the mark, of another boot, is compared with its listing before it is used. If it is whole, what was read
+//! - A layer without the mark, of another boot, is compared with its listing before it is used; an EROFS file with its diff ID and
+//!   checksum. If it is whole, what was read
 //!   came from the disk, and it gets the mark; if not, it is marked as damaged and counts as absent. Where the boot is not
 //!   known, the mark waits for `syncfs(2)` here, too.
+//! - An index of an image's layers vouches for them in the boot that made it. After that, each of them is known to be on disk
+//!   itself, or is looked at.
 //! - Completing a layer changes its tree, so that it loses the mark first.
 //!
 //! This rests on two things. Changes of one file system's names and attributes become permanent in the order in which they
@@ -24,8 +27,9 @@ use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
 
-use super::entry::Entry;
+use super::entry::{Entry, Key};
 use super::root::StoreRoot;
+use super::shelf::Shelf;
 use super::verify;
 
 /// What a layer or record survives once the call that makes it has returned.
@@ -40,7 +44,7 @@ pub enum Durability {
     Power,
 }
 
-/// An empty file beside the tree of a layer that is known to be on disk.
+/// An empty file beside the tree, or the file, of a layer that is known to be on disk.
 const ON_DISK: &str = "on-disk";
 
 /// This boot of this kernel; `None` where `/proc` does not tell.
@@ -53,6 +57,7 @@ pub(super) fn boot_id() -> Option<&'static str> {
 /// Whether the layer is as it was unpacked, which has to be looked at if it was written in another boot (then `checking` is
 /// told). One that is not is marked as damaged.
 pub(super) fn is_whole(entry: &Entry, checking: &mut dyn FnMut()) -> Result<bool> {
+    // Nothing can have been lost while the kernel that wrote it still runs.
     if is_of_this_boot(entry) || is_on_disk(entry)? {
         return Ok(true);
     }
@@ -67,7 +72,7 @@ pub(super) fn is_whole(entry: &Entry, checking: &mut dyn FnMut()) -> Result<bool
     }
     if entry.record.boot.is_none() || boot_id().is_none() {
         // That may have been this very boot, and what was read may not be on the disk yet.
-        sync(entry.tree(), || shown(entry))?;
+        sync(entry.content(), || shown(entry))?;
     }
     match entry.put_mark(ON_DISK) {
         Ok(()) => Ok(true),
@@ -86,7 +91,7 @@ pub(super) fn make_durable(root: &StoreRoot, entries: &[Arc<Entry>]) -> Result<(
         }
     }
     let Some(first) = left.first() else { return Ok(()) };
-    sync(first.tree(), || root.path().display().to_string())?;
+    sync(first.content(), || root.path().display().to_string())?;
     left.into_iter().try_for_each(|entry| entry.put_mark(ON_DISK))?;
     Ok(())
 }
@@ -97,7 +102,8 @@ pub(super) fn sync(directory: impl AsFd, shown: impl FnOnce() -> String) -> Resu
     rustix::fs::syncfs(directory).syscall("syncfs", shown)
 }
 
-fn is_of_this_boot(entry: &Entry) -> bool {
+/// Whether the kernel that wrote the layer still runs.
+pub(super) fn is_of_this_boot(entry: &Entry) -> bool {
     entry.record.boot.is_some() && entry.record.boot.as_deref() == boot_id()
 }
 
@@ -106,6 +112,16 @@ fn is_on_disk(entry: &Entry) -> Result<bool, SyscallError> {
         Ok(_) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(SyscallError::new("newfstatat", shown(entry), errno)),
+    }
+}
+
+/// The same of a layer that is only known by its name.
+pub(super) fn is_on_disk_at(shelf: &Shelf, key: &Key) -> Result<bool, SyscallError> {
+    let path = format!("{}/{ON_DISK}", key.file_name());
+    match rustix::fs::statat(shelf.directory(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(SyscallError::new("newfstatat", shelf.path().join(path).display().to_string(), errno)),
     }
 }
 

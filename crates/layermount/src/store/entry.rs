@@ -1,10 +1,11 @@
-//! Entries: complete, verified layers below `layers/`.
+//! Entries: complete, verified layers on a [shelf](super::shelf), and what lies beside them.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,27 +13,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId};
 use crate::error::{Result, SyscallContext, SyscallError};
-use crate::image::OverlayXattrs;
-use crate::mountinfo;
 use crate::stack::StackedLayer;
 use crate::unpack::{Unpacked, checksum};
 
 use super::StoreError;
 use super::durability::boot_id;
-use super::in_use::{Claim, claim_soon, is_mounted, lock_tree};
-use super::root::{Part, StoreRoot, check_owner, open_or_create};
-use super::stage::Stage;
+use super::in_use::lock_content;
+use super::shelf::ShelfKind;
 
-/// The tree.
-pub(crate) const TREE: &str = "fs";
-/// What the tree cannot say.
+/// What neither tree nor file can say.
 const RECORD: &str = "layer.json";
 /// Checksums of its files.
 pub(crate) const LISTING: &str = "listing";
 /// There if `verify` found the layer changed; empty.
 const MARK: &str = "damaged";
 
-/// What a layer directory is called after.
+/// What a directory on a shelf is called after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     /// Means the same on top of any other layer.
@@ -41,6 +37,16 @@ pub(crate) enum Key {
     Chain(ChainId),
     /// Verified, and waiting to be completed for some chain.
     Open(DiffId),
+    /// The index of all layers up to this one, as one file system.
+    Image(ChainId),
+}
+
+/// What names of indexes start with.
+const IMAGE: &str = "image-";
+
+/// Whether this is the name of an index, and not of a layer.
+pub(crate) fn is_index_name(name: &str) -> bool {
+    name.starts_with(IMAGE)
 }
 
 impl Key {
@@ -49,11 +55,12 @@ impl Key {
             Self::Diff(diff_id) => format!("diff-{}", diff_id.0.hex()),
             Self::Chain(chain_id) => format!("chain-{}", chain_id.0.hex()),
             Self::Open(diff_id) => format!("open-{}", diff_id.0.hex()),
+            Self::Image(chain_id) => format!("{IMAGE}{}", chain_id.0.hex()),
         }
     }
 }
 
-/// Why an entry's name says what it says; written beside its tree.
+/// Why an entry's name says what it says; written beside its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) diff_id: DiffId,
@@ -64,181 +71,91 @@ pub(crate) struct Record {
     /// CRC-32 of the listing, which may have lost content itself; nothing is known of it in records without.
     #[serde(default)]
     pub(crate) listing_checksum: Option<u32>,
+    /// There for EROFS files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<FileRecord>,
+}
+
+/// What is known of an EROFS file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FileRecord {
+    /// Bytes of the file.
+    pub(crate) length: u64,
+    /// Bytes of the layer's archive in it; 0 for the index of an image.
+    pub(crate) tar_size: u64,
+    /// CRC-32 of everything but the archive, which has its diff ID.
+    pub(crate) checksum: u32,
+    /// It can be mounted with the files of `devices` alone. Some layers need those below them.
+    pub(crate) mountable: bool,
+    /// The layers whose files hold the content, in the order of the index's devices.
+    pub(crate) devices: Vec<DeviceRecord>,
+}
+
+/// A layer's file that an index points into.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DeviceRecord {
+    pub(crate) diff_id: DiffId,
+    /// Bytes of the file.
+    pub(crate) length: u64,
 }
 
 /// A layer in the store, kept from being pruned for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Locked. The one descriptor that a layer takes: an image may have a thousand.
-    tree: Arc<OwnedFd>,
+    kind: ShelfKind,
+    /// A directory or a file. Locked. The one descriptor that a layer takes: an image may have a thousand.
+    content: Arc<OwnedFd>,
     pub(crate) record: Record,
     path: PathBuf,
 }
 
-/// The part of the store that holds layers of one backing.
-#[derive(Debug)]
-pub(crate) struct Shelf {
-    directory: OwnedFd,
-    path: PathBuf,
-}
-
-/// The name of the directory for layers with marks in this namespace.
-pub(crate) fn shelf_name(xattrs: OverlayXattrs) -> &'static str {
-    match xattrs {
-        OverlayXattrs::Trusted => "dir-trusted",
-        OverlayXattrs::User => "dir-user",
-    }
-}
-
-impl Shelf {
-    /// `None` where nothing was ever stored.
-    pub(crate) fn open(root: &StoreRoot, name: &str) -> Result<Option<Self>> {
-        let Some(layers) = root.part(Part::Layers)? else { return Ok(None) };
-        let path = root.path_of(Part::Layers, name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&layers, name, flags, Mode::empty()) {
-            Ok(directory) => {
-                check_owner(&directory, &path)?;
-                Ok(Some(Self { directory, path }))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
-        }
-    }
-
-    pub(crate) fn open_or_create(root: &StoreRoot, name: &str) -> Result<Self> {
-        let layers = root.part_or_create(Part::Layers)?;
-        let path = root.path_of(Part::Layers, name);
-        let directory = open_or_create(layers.as_fd(), name).syscall("mkdirat", || path.display().to_string())?;
-        check_owner(&directory, &path)?;
-        Ok(Self { directory, path })
-    }
-
-    pub(crate) fn directory(&self) -> &OwnedFd {
-        &self.directory
-    }
-
-    pub(crate) fn path(&self) -> &PathBuf {
-        &self.path
-    }
-
-    /// The entry of this key, if it is there and sound. A power cut may leave a record that cannot be read; such a layer is as
-    /// good as absent, and made anew.
-    pub(crate) fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.entry_named(&key.file_name())
-    }
-
-    pub(crate) fn entry_named(&self, name: &str) -> Result<Option<Entry>> {
-        Ok(self.look(name)?.and_then(std::result::Result::ok))
-    }
-
-    /// What is wrong with the record of the entry, if it is there and something is.
-    pub(crate) fn damage(&self, name: &str) -> Result<Option<StoreError>> {
-        Ok(self.look(name)?.and_then(std::result::Result::err))
-    }
-
-    fn look(&self, name: &str) -> Result<Option<std::result::Result<Entry, StoreError>>> {
-        let path = self.path.join(name);
-        loop {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
-                Ok(directory) => directory,
-                Err(Errno::NOENT) => return Ok(None),
-                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Some(Err(StoreError::NotALayer { path }))),
-                Err(errno) => return Err(SyscallError::new("openat", path.display().to_string(), errno).into()),
-            };
-            let entry = Entry::read(directory.as_fd(), &path);
-            // While it was read, or its lock waited for, it may have been moved away: then nothing of that counts.
-            if !is_at(self.directory.as_fd(), name, &directory, &path)? {
-                continue;
-            }
-            return match entry {
-                Err(ReadError::Damaged(damage)) => Ok(Some(Err(damage))),
-                Err(ReadError::Failed(error)) => Err(error.into()),
-                Ok(entry) => Ok(Some(Ok(entry))),
-            };
-        }
-    }
-
-    /// Moves a staged directory (with [`TREE`] and its record in it) to its public place. Where an equal layer is there
-    /// already, that one stays, unless it is damaged.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::DamagedInUse`] if the one that is there is damaged, and somebody uses it.
-    pub(crate) fn publish(&self, stage: &Stage, staged: &str, key: &Key) -> Result<()> {
-        let name = key.file_name();
-        let mut removed = 0;
-        while !stage.publish(staged, self.directory.as_fd(), &name)? {
-            match self.look(&name)? {
-                Some(Ok(_)) => break,
-                Some(Err(_)) => self.remove_damaged(stage, &name, &format!("damaged-{removed}"))?,
-                None => {}
-            }
-            removed += 1;
-        }
-        Ok(())
-    }
-
-    /// Moves a damaged layer into the stage, which will be removed.
-    fn remove_damaged(&self, stage: &Stage, name: &str, staged: &str) -> Result<()> {
-        let in_use = || StoreError::DamagedInUse { path: self.path.join(name) };
-        let claimed = match claim_soon(self, name)? {
-            Claim::Gone => return Ok(()),
-            Claim::Free(claimed) => claimed,
-            Claim::Used => return Err(in_use().into()),
-        };
-        if is_mounted(&mountinfo::overlay_directories_in_use(), self, name, &claimed)? {
-            return Err(in_use().into());
-        }
-        stage.take(self.directory.as_fd(), name, staged).map(drop)
-    }
-}
-
-/// Whether `name` still leads to an open file.
-pub(super) fn is_at(parent: BorrowedFd<'_>, name: &str, file: &OwnedFd, path: &Path) -> Result<bool> {
-    let shown = || path.display().to_string();
-    let ours = rustix::fs::fstat(file).syscall("fstat", shown)?;
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(SyscallError::new("newfstatat", shown(), errno).into()),
-    }
-}
-
-/// Opens the tree of a layer, for reading and for locking.
-pub(super) fn open_tree(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, TREE, flags, Mode::empty())
-}
-
 impl Record {
-    /// The record of a layer that is written now.
-    pub(crate) fn new(diff_id: DiffId, unpacked: Unpacked, listing_checksum: u32) -> Self {
-        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned), listing_checksum: Some(listing_checksum) }
+    /// The record of a directory that is written now.
+    pub(crate) fn of_directory(diff_id: DiffId, unpacked: Unpacked, listing_checksum: u32) -> Self {
+        let boot = boot_id().map(str::to_owned);
+        Self { diff_id, unpacked, boot, listing_checksum: Some(listing_checksum), file: None }
+    }
+
+    /// The record of an EROFS file that is written now.
+    pub(crate) fn of_file(diff_id: DiffId, unpacked: Unpacked, file: FileRecord) -> Self {
+        Self { diff_id, unpacked, boot: boot_id().map(str::to_owned), listing_checksum: None, file: Some(file) }
     }
 }
 
 impl Entry {
-    /// Reads what lies beside the tree, and locks the tree.
-    fn read(directory: BorrowedFd<'_>, path: &Path) -> std::result::Result<Self, ReadError> {
+    /// Reads what lies beside the content, and locks the content.
+    pub(super) fn read(
+        kind: ShelfKind,
+        directory: BorrowedFd<'_>,
+        path: &Path,
+    ) -> std::result::Result<Self, ReadError> {
         let file = || path.join(RECORD).display().to_string();
         let bytes = match read_file(directory, RECORD) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             other => other.syscall("read", file).map_err(ReadError::Failed)?,
         };
-        let record = serde_json::from_slice(&bytes)
+        let record: Record = serde_json::from_slice(&bytes)
             .map_err(|source| ReadError::Damaged(StoreError::Malformed { file: file(), source }))?;
-        let shown = || path.join(TREE).display().to_string();
-        let tree = match open_tree(directory) {
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                return Err(ReadError::Damaged(StoreError::NotALayer { path: path.to_owned() }));
-            }
+        let no_layer = || ReadError::Damaged(StoreError::NotALayer { path: path.to_owned() });
+        let shown = || path.join(kind.content()).display().to_string();
+        let content = match kind.open_content(directory) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO) => return Err(no_layer()),
             other => other.syscall("openat", shown).map_err(ReadError::Failed)?,
         };
-        lock_tree(&tree, &path.join(TREE)).map_err(ReadError::Failed)?;
+        lock_content(&content, &path.join(kind.content())).map_err(ReadError::Failed)?;
+        if let Some(FileRecord { length, .. }) = &record.file {
+            let stat = rustix::fs::fstat(&content).syscall("fstat", shown).map_err(ReadError::Failed)?;
+            let found = u64::try_from(stat.st_size).unwrap_or(0);
+            // A file system says nothing of a file that was cut short before what is missing is read.
+            if found != *length {
+                let path = path.join(kind.content());
+                return Err(ReadError::Damaged(StoreError::WrongLength { path, expected: *length, found }));
+            }
+        } else if kind == ShelfKind::Files {
+            return Err(no_layer());
+        }
         match rustix::fs::statat(directory, MARK, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(Self { tree: Arc::new(tree), record, path: path.to_owned() }),
+            Err(Errno::NOENT) => Ok(Self { kind, content: Arc::new(content), record, path: path.to_owned() }),
             Ok(_) => Err(ReadError::Damaged(StoreError::Marked { path: path.to_owned() })),
             Err(errno) => {
                 let mark = path.join(MARK).display().to_string();
@@ -247,19 +164,29 @@ impl Entry {
         }
     }
 
+    pub(crate) fn kind(&self) -> ShelfKind {
+        self.kind
+    }
+
     pub(crate) fn path(&self) -> &PathBuf {
         &self.path
     }
 
-    /// The tree, open for reading.
-    pub(crate) fn tree(&self) -> BorrowedFd<'_> {
-        self.tree.as_fd()
+    /// The tree or the file, open for reading.
+    pub(crate) fn content(&self) -> BorrowedFd<'_> {
+        self.content.as_fd()
     }
 
-    /// Opens the directory that holds the tree and what is beside it.
+    /// Opens the directory that holds the content and what is beside it.
     pub(crate) fn directory(&self) -> Result<OwnedFd, SyscallError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.tree, "..", flags, Mode::empty()).syscall("openat", || self.path.display().to_string())
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match self.kind {
+            ShelfKind::Directories(_) => rustix::fs::openat(&self.content, "..", flags, Mode::empty()),
+            // There is no way from a file to its directory. Should another have taken the name meanwhile, the mark that is put
+            // or looked for there errs on the safe side.
+            ShelfKind::Files => rustix::fs::open(&self.path, flags, Mode::empty()),
+        };
+        opened.syscall("openat", || self.path.display().to_string())
     }
 
     /// Has everybody take the layer for absent from now on, so that it is made anew where it is needed next. The tree is not
@@ -272,7 +199,7 @@ impl Entry {
         self.put_mark(MARK)
     }
 
-    /// Puts an empty file beside the tree: it is there at once or not at all, and has no content to lose.
+    /// Puts an empty file beside the tree or file: it is there at once or not at all, and has no content to lose.
     pub(super) fn put_mark(&self, name: &str) -> Result<(), SyscallError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat(self.directory()?, name, flags, Mode::RUSR | Mode::WUSR)
@@ -282,12 +209,17 @@ impl Entry {
 
     /// The tree as overlayfs takes it; the layer stays in the store for as long as that lives.
     pub(crate) fn stacked(&self) -> StackedLayer {
-        StackedLayer::new(Arc::clone(&self.tree), self.path.join(TREE))
+        StackedLayer::new(Arc::clone(&self.content), self.path.join(self.kind.content()))
+    }
+
+    /// The file, mounted at `root`; it stays in the store for as long as that lives.
+    pub(crate) fn mounted(&self, root: OwnedFd) -> StackedLayer {
+        StackedLayer::mounted(root, Arc::clone(&self.content), self.path.join(self.kind.content()))
     }
 }
 
 /// Why an entry is not to be had.
-enum ReadError {
+pub(super) enum ReadError {
     Damaged(StoreError),
     Failed(SyscallError),
 }
@@ -333,8 +265,17 @@ pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Resul
 
 /// Opens a regular file for reading. Anything else is `EINVAL`, without being waited for.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    const LEASES: usize = 1000;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let mut leases = 0;
+    let file = loop {
+        match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            // Somebody has a lease on it, to see who uses it (`is_open_elsewhere`), and gives it back at once.
+            Err(Errno::AGAIN) if leases < LEASES => std::thread::sleep(Duration::from_millis(1)),
+            opened => break opened?,
+        }
+        leases += 1;
+    };
     match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
         FileType::RegularFile => Ok(file),
         _ => Err(Errno::INVAL),
@@ -346,11 +287,43 @@ pub(crate) fn write_file(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) ->
     create_file(directory, name)?.write_all(bytes)
 }
 
+/// The file of a layer or an image, to be written and read.
+pub(super) fn create_content(directory: BorrowedFd<'_>) -> Result<File, SyscallError> {
+    let name = ShelfKind::Files.content();
+    open_new(directory, name, OFlags::RDWR).syscall("openat", || name.into())
+}
+
 fn create_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_new(directory, name, OFlags::WRONLY)
+}
+
+fn open_new(directory: BorrowedFd<'_>, name: &str, access: OFlags) -> std::io::Result<File> {
+    let flags = access | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = rustix::fs::openat(directory, name, flags, mode)?;
     // Past the umask.
     rustix::fs::fchmod(&file, mode)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::lease::Lease;
+
+    #[test]
+    fn a_file_is_opened_when_whoever_asks_for_its_users_is_done() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = OwnedFd::from(File::open(place.path()).unwrap());
+        drop(create_content(directory.as_fd()).unwrap());
+        let open = || open_file(directory.as_fd(), ShelfKind::Files.content());
+        let asked = open().unwrap();
+        let lease = Lease::take(asked.as_fd()).unwrap().expect("nobody else has it open");
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(open);
+            std::thread::sleep(Duration::from_millis(20));
+            drop(lease);
+            opened.join().unwrap().unwrap();
+        });
+    }
 }

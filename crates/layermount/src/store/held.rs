@@ -11,8 +11,9 @@ use crate::error::Result;
 use crate::image::Layer;
 
 use super::durability;
-use super::entry::{Entry, Key, Shelf};
+use super::entry::{Entry, Key};
 use super::realize::{LayerEvent, RealizeOptions};
+use super::shelf::Shelf;
 
 /// Layers that are kept from being removed for as long as this lives.
 #[derive(Debug)]
@@ -43,12 +44,17 @@ impl<'a> Held<'a> {
     /// The layer as it waits to be completed, if it is there. Others may take it for a chain of theirs all the same: whoever
     /// relies on it needs the layer's lock too.
     pub(super) fn open(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
-        let key = Key::Open(layer.diff_id.clone());
-        // Not let go of before it is held again: in between it would be nobody's, and prune takes what is nobody's.
-        let before = self.entries().remove(&key.file_name());
-        let found = self.look(shelf, layer, &key);
-        drop(before);
-        found
+        self.look_again(shelf, layer, &Key::Open(layer.diff_id.clone()))
+    }
+
+    /// The layer's file, if it is there.
+    pub(super) fn file(&self, shelf: &Shelf, layer: &Layer) -> Result<Option<Arc<Entry>>> {
+        self.look(shelf, layer, &Key::Diff(layer.diff_id.clone()))
+    }
+
+    /// The index of all layers up to this one, if it is there. Others may replace it all the same, as everything in a file.
+    pub(super) fn index(&self, shelf: &Shelf, top: &Layer) -> Result<Option<Arc<Entry>>> {
+        self.look_again(shelf, top, &Key::Image(top.chain_id.clone()))
     }
 
     /// Keeps what was published just now.
@@ -61,6 +67,12 @@ impl<'a> Held<'a> {
     /// The layer was completed, and there is no open one any more.
     pub(super) fn release_open(&self, layer: &Layer) {
         self.entries().remove(&Key::Open(layer.diff_id.clone()).file_name());
+    }
+
+    /// What was found before stays locked until it was found again: nobody prunes it in between.
+    fn look_again(&self, shelf: &Shelf, layer: &Layer, key: &Key) -> Result<Option<Arc<Entry>>> {
+        let _before = self.entries().remove(&key.file_name());
+        self.look(shelf, layer, key)
     }
 
     /// Only removal takes an entry away, which holding it prevents: what was found once is there.
@@ -87,27 +99,29 @@ mod tests {
     use std::os::fd::AsFd;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::entry::{Record, TREE, write_record};
+    use super::super::entry::{Record, write_record};
     use super::super::in_use::{Claim, claim};
     use super::super::root::{StoreRoot, open_or_create};
+    use super::super::shelf::ShelfKind;
     use super::*;
     use crate::digest::{ChainId, DiffId, Digest};
+    use crate::image::OverlayXattrs;
     use crate::unpack::{OpenEnds, Skipped, Unpacked};
 
     #[test]
     fn an_open_layer_is_never_let_go_of() {
         let place = tempfile::tempdir().unwrap();
         let root = StoreRoot::open(place.path().join("store")).unwrap();
-        let shelf = Shelf::open_or_create(&root, "dir-user").unwrap();
+        let shelf = Shelf::open_or_create(&root, ShelfKind::Directories(OverlayXattrs::User)).unwrap();
         let digest = Digest::sha256("layer");
         let (diff_id, chain_id) = (DiffId(digest.clone()), ChainId(digest));
         let layer = Layer { diff_id: diff_id.clone(), chain_id, descriptor: None, created_by: None };
         let name = Key::Open(diff_id.clone()).file_name();
         let directory = open_or_create(shelf.directory().as_fd(), &name).unwrap();
-        open_or_create(directory.as_fd(), TREE).unwrap();
+        open_or_create(directory.as_fd(), shelf.kind().content()).unwrap();
         let (skipped, open) = (Skipped::default(), OpenEnds::default());
         let unpacked = Unpacked { root: None, opaque_root: false, open, entries: 0, bytes: 0, skipped };
-        write_record(directory.as_fd(), &Record::new(diff_id, unpacked, 0)).unwrap();
+        write_record(directory.as_fd(), &Record::of_directory(diff_id, unpacked, 0)).unwrap();
         let options = RealizeOptions::default();
         let held = Held::new(&options);
         assert!(held.open(&shelf, &layer).unwrap().is_some());

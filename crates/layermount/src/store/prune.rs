@@ -1,7 +1,7 @@
 //! Removing what nobody needs.
 //!
-//! Two things keep a layer: an image that was pulled and names it, unless the layer is damaged, and a process that
-//! [uses](super::in_use) it.
+//! Three things keep a layer: an image that was pulled and names it, unless the layer is damaged; a process that
+//! [uses](super::in_use) it; and a process that uses an index which points into it. Indexes go first.
 //!
 //! A layer is first renamed into a stage, so that nobody sees it half removed.
 
@@ -13,13 +13,14 @@ use rustix::fs::{AtFlags, FlockOperation, OFlags};
 use crate::error::{Error, Result, SyscallContext};
 use crate::mountinfo;
 
-use super::entry::{Key, Shelf, shelf_name};
+use super::entry::{Key, is_index_name};
 use super::in_use::{Claim, Claimed, claim, is_mounted};
 use super::lock::try_lock;
 use super::record;
 use super::root::{Part, StoreRoot, names_in, open_own};
+use super::shelf::{Shelf, ShelfKind};
 use super::stage::{Stage, is_linked, sweep};
-use super::usage::{ALL_SHELVES, part_bytes};
+use super::usage::part_bytes;
 
 /// What [`Store::prune`](crate::Store::prune) removes.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +57,9 @@ pub struct Pruned {
     pub images: usize,
     /// Layers that were removed, by name.
     pub layers: Vec<String>,
-    /// Layers that would have been removed, if no process used them, by name.
+    /// Indexes of images over EROFS layers that were removed, by name.
+    pub indexes: Vec<String>,
+    /// Layers, and indexes, that would have been removed, if no process used them, by name.
     pub in_use: Vec<String>,
     /// Leftovers of processes that died in the middle of something.
     pub leftovers: usize,
@@ -76,8 +79,8 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
         pruned.images = record::remove_all(root)?;
     }
     pruned.leftovers = sweep(root)? + record::remove_damaged(root)?;
-    for xattrs in ALL_SHELVES {
-        if let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? {
+    for kind in ShelfKind::ALL {
+        if let Some(shelf) = Shelf::open(root, kind)? {
             prune_shelf(root, &shelf, &mut pruned)?;
         }
     }
@@ -96,6 +99,7 @@ fn needed_names(root: &StoreRoot) -> Result<HashSet<String>> {
                 [Key::Diff(diff_id.clone()), Key::Chain(chain_id), Key::Open(diff_id)].map(|key| key.file_name()),
             );
         }
+        names.extend(stored.image().layers().last().map(|top| Key::Image(top.chain_id.clone()).file_name()));
     }
     Ok(names)
 }
@@ -110,7 +114,24 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
             unneeded.push((name, Need::None));
         }
     }
-    unneeded.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))
+    // An index without its layers would be damage. Whoever is killed here leaves none, and a layer waits for its index to go.
+    let (indexes, mut layers): (Vec<_>, Vec<_>) = unneeded.into_iter().partition(|(name, _)| is_index_name(name));
+    indexes.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))?;
+    let indexed = names_in_used_indexes(shelf, pruned)?;
+    pruned.in_use.extend(layers.extract_if(.., |(name, _)| indexed.contains(name)).map(|(name, _)| name));
+    layers.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))
+}
+
+/// The names of the layers that indexes need which stay because somebody uses them.
+fn names_in_used_indexes(shelf: &Shelf, pruned: &Pruned) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for index in pruned.in_use.iter().filter(|name| is_index_name(name)) {
+        if let Some(entry) = shelf.entry_named(index)? {
+            let devices = entry.record.file.iter().flat_map(|file| &file.devices);
+            names.extend(devices.map(|device| Key::Diff(device.diff_id.clone()).file_name()));
+        }
+    }
+    Ok(names)
 }
 
 /// Removes those of the layers that nobody uses.
@@ -142,7 +163,8 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
             }
             // Whoever waits for the lock finds, once it has it, that the directory is not there any more.
             if stage.take(shelf.directory().as_fd(), name, name)? {
-                pruned.layers.push(name.clone());
+                let removed = if is_index_name(name) { &mut pruned.indexes } else { &mut pruned.layers };
+                removed.push(name.clone());
             }
         }
         Ok(())

@@ -12,8 +12,10 @@ use crate::digest::DiffId;
 use crate::error::{Result, SyscallError};
 use crate::image::OverlayXattrs;
 
-use super::entry::{Entry, Shelf, shelf_name};
+use super::entry::{Entry, is_index_name};
+use super::realize::Backing;
 use super::root::{Part, StoreRoot, names_in};
+use super::shelf::{Shelf, ShelfKind};
 use super::walk::{Seen, walk};
 
 /// A layer in the store.
@@ -26,7 +28,9 @@ pub struct StoredLayer {
     pub diff_id: DiffId,
     /// Where it lies.
     pub path: PathBuf,
-    /// The namespace of overlayfs's marks in it.
+    /// What it is: a directory or a file.
+    pub backing: Backing,
+    /// The namespace of overlayfs's marks in it, and of those of the overlay that it is mounted with.
     pub xattrs: OverlayXattrs,
     /// Entries of the archive.
     pub entries: u64,
@@ -42,21 +46,19 @@ pub struct Usage {
     pub images: usize,
     /// Layers.
     pub layers: usize,
-    /// Bytes on disk of all layers.
+    /// Bytes on disk of all layers, and of the indexes of images over them.
     pub layer_bytes: u64,
     /// Bytes on disk of what is being made, or was when its maker died.
     pub stage_bytes: u64,
 }
 
-pub(super) const ALL_SHELVES: [OverlayXattrs; 2] = [OverlayXattrs::Trusted, OverlayXattrs::User];
-
 pub(super) fn layers(root: &StoreRoot) -> Result<Vec<StoredLayer>> {
     let mut layers = Vec::new();
-    for xattrs in ALL_SHELVES {
-        let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? else { continue };
-        for name in names_in(shelf.directory(), shelf.path())? {
+    for kind in ShelfKind::ALL {
+        let Some(shelf) = Shelf::open(root, kind)? else { continue };
+        for name in names_in(shelf.directory(), shelf.path())?.into_iter().filter(|name| !is_index_name(name)) {
             if let Some(entry) = shelf.entry_named(&name)? {
-                layers.push(stored_layer(name, &entry, xattrs));
+                layers.push(stored_layer(name, &entry));
             }
         }
     }
@@ -64,12 +66,16 @@ pub(super) fn layers(root: &StoreRoot) -> Result<Vec<StoredLayer>> {
     Ok(layers)
 }
 
-pub(super) fn stored_layer(name: String, entry: &Entry, xattrs: OverlayXattrs) -> StoredLayer {
+pub(super) fn stored_layer(name: String, entry: &Entry) -> StoredLayer {
     StoredLayer {
         name,
         diff_id: entry.record.diff_id.clone(),
         path: entry.path().clone(),
-        xattrs,
+        backing: match entry.kind() {
+            ShelfKind::Directories(_) => Backing::Directory,
+            ShelfKind::Files => Backing::Erofs,
+        },
+        xattrs: entry.kind().xattrs(),
         entries: entry.record.unpacked.entries,
         content_bytes: entry.record.unpacked.bytes,
     }

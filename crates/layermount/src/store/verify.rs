@@ -1,32 +1,33 @@
 //! Comparing the store's layers with what was unpacked.
 //!
-//! Every regular file is compared with the [listing](crate::unpack::listing) that was made of it: the names in it with what
-//! lies there now, then what lies there with the names. The listing is read line by line, and of a name that was compared only a
-//! hash is kept, so that the layer's size does not matter.
+//! Every regular file of a directory is compared with the [listing](crate::unpack::listing) that was made of it. Of an EROFS file,
+//! the archive is compared with its diff ID, and the rest with a checksum; an index of an image is damaged, too, if a layer is that
+//! it points into.
 //!
 //! What is found damaged is marked and then counts as absent, so that whoever needs it next makes it anew. The mark is a file
 //! beside the tree: it appears at once or not at all, and whoever runs in the tree does not notice.
 
-use std::collections::hash_map::RandomState;
-use std::fs::File;
-use std::hash::BuildHasher;
-use std::io::BufReader;
-use std::os::fd::AsFd;
+mod directory;
+mod file;
+
+pub(super) use file::{archive_of, file_checksum};
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result, SyscallContext, SyscallError};
+use crate::digest::DiffId;
+use crate::error::Result;
 use crate::mountinfo;
-use crate::unpack::listing::{self, ReadListingError};
-use crate::unpack::{FileContent, checksum};
 
-use super::entry::{Entry, LISTING, Shelf, listing_checksum, open_file, shelf_name};
+use super::entry::{Entry, Key, is_index_name};
 use super::in_use::{Claim, claim_soon, is_mounted};
 use super::root::{StoreRoot, names_in};
-use super::usage::{ALL_SHELVES, StoredLayer, stored_layer};
-use super::walk::{Seen, open, walk};
+use super::shelf::{Shelf, ShelfKind};
+use super::usage::{StoredLayer, stored_layer};
+use directory::verify_directory;
+use file::verify_file;
 
 /// Who reads of a thousand damaged files in a layer needs no more of them.
 const FINDINGS: usize = 1000;
@@ -50,7 +51,8 @@ pub struct Verified {
     pub damage: Vec<Damage>,
     /// Damaged layers that count as absent now, so that they are made anew where they are needed.
     pub marked: Vec<PathBuf>,
-    /// Those of them that somebody uses, and that can only be replaced when that has ended.
+    /// Those of them that somebody uses. A directory can only be replaced when that has ended; of an EROFS file, the kernel keeps
+    /// what is used.
     pub in_use: Vec<PathBuf>,
     /// Damaged layers that go on being used, because the store cannot be written to.
     pub unmarked: Vec<PathBuf>,
@@ -94,34 +96,66 @@ pub enum DamageKind {
 
 pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
     let mut verified = Verified::default();
-    for xattrs in ALL_SHELVES {
-        let Some(shelf) = Shelf::open(root, shelf_name(xattrs))? else { continue };
-        let mut names = names_in(shelf.directory(), shelf.path())?;
-        names.sort_unstable();
-        for name in names {
-            if let Some(damage) = shelf.damage(&name)? {
-                let (layer, kind) = (shelf.path().join(&name), DamageKind::Record);
-                verified.damage.push(Damage { layer, path: String::new(), kind, what: damage.to_string() });
-                continue;
-            }
-            // Pruned meanwhile: then there is nothing to be said of it.
-            let Some(entry) = shelf.entry_named(&name)? else { continue };
-            progress(&stored_layer(name.clone(), &entry, xattrs));
-            let findings = verify_layer(&entry, &mut verified)?;
-            verified.layers += 1;
-            if findings.damage.is_empty() {
-                continue;
-            }
-            verified.damage.extend(findings.into_damage(entry.path()));
-            mark(&shelf, &name, entry, &mut verified)?;
+    for kind in ShelfKind::ALL {
+        if let Some(shelf) = Shelf::open(root, kind)? {
+            verify_shelf(&shelf, progress, &mut verified)?;
         }
     }
     Ok(verified)
 }
 
-/// Whether a layer is as it was unpacked, as far as its listing tells.
+fn verify_shelf(shelf: &Shelf, progress: &mut dyn FnMut(&StoredLayer), verified: &mut Verified) -> Result<()> {
+    let mut names = names_in(shelf.directory(), shelf.path())?;
+    names.sort_unstable();
+    let mut marked_before = HashSet::new();
+    for name in &names {
+        if marked_before.contains(name.as_str()) {
+            continue;
+        }
+        if let Some(damage) = shelf.damage(name)? {
+            let (layer, kind) = (shelf.path().join(name), DamageKind::Record);
+            verified.damage.push(Damage { layer, path: String::new(), kind, what: damage.to_string() });
+            continue;
+        }
+        // Pruned meanwhile: then there is nothing to be said of it.
+        let Some(entry) = shelf.entry_named(name)? else { continue };
+        progress(&stored_layer(name.clone(), &entry));
+        let findings = verify_entry(shelf, &entry, verified)?;
+        verified.layers += usize::from(!is_index_name(name));
+        if findings.damage.is_empty() {
+            continue;
+        }
+        verified.damage.extend(findings.into_damage(entry.path()));
+        // Indexes first: who finds one without a mark does not ask its layers.
+        if !is_index_name(name) {
+            for index in names.iter().filter(|index| is_index_name(index)) {
+                if !marked_before.contains(index.as_str()) && mark_over(shelf, index, &entry, verified)? {
+                    marked_before.insert(index.as_str());
+                }
+            }
+        }
+        mark(shelf, name, entry, verified)?;
+    }
+    Ok(())
+}
+
+/// Marks an index if it points into this damaged layer. Returns whether it does.
+fn mark_over(shelf: &Shelf, index: &str, layer: &Entry, verified: &mut Verified) -> Result<bool> {
+    let diff_id = &layer.record.diff_id;
+    let Some(entry) = shelf.entry_named(index)?.filter(|entry| needs(entry, diff_id)) else { return Ok(false) };
+    verified.damage.extend(lacking(diff_id, "damaged or missing").into_damage(entry.path()));
+    mark(shelf, index, entry, verified)?;
+    Ok(true)
+}
+
+/// Whether a layer is as it was unpacked, as far as its listing or its digest and checksum tell.
 pub(super) fn is_whole(entry: &Entry) -> Result<bool> {
-    Ok(verify_layer(entry, &mut Verified::default())?.damage.is_empty())
+    let mut verified = Verified::default();
+    let findings = match &entry.record.file {
+        None => verify_directory(entry, &mut verified)?,
+        Some(file) => verify_file(entry, file, &mut verified)?,
+    };
+    Ok(findings.damage.is_empty())
 }
 
 /// Marks a damaged layer, and finds out who goes on using it.
@@ -183,134 +217,31 @@ impl Findings {
     }
 }
 
-/// Why a listing was not read to its end.
-enum Stop {
-    /// The listing is damaged.
-    Listing(String),
-    Failed(Error),
-}
-
-impl From<ReadListingError> for Stop {
-    fn from(error: ReadListingError) -> Self {
-        match error {
-            ReadListingError::Read(source) => match source.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(errno) if is_ours(errno) => Self::Failed(SyscallError::new("read", LISTING, errno).into()),
-                _ => Self::Listing(format!("its listing cannot be read: {source}")),
-            },
-            error => Self::Listing(error.to_string()),
-        }
+fn verify_entry(shelf: &Shelf, entry: &Entry, verified: &mut Verified) -> Result<Findings> {
+    let Some(file) = &entry.record.file else { return verify_directory(entry, verified) };
+    let mut findings = verify_file(entry, file, verified)?;
+    for device in &file.devices {
+        let name = Key::Diff(device.diff_id.clone()).file_name();
+        let layer = shelf.entry_named(&name)?;
+        let length = layer.and_then(|layer| layer.record.file.map(|file| file.length));
+        let what = match length {
+            Some(length) if length == device.length => continue,
+            Some(_) => "another file by now",
+            None => "damaged or missing",
+        };
+        findings.damage.append(&mut lacking(&device.diff_id, what).damage);
     }
-}
-
-fn verify_layer(entry: &Entry, verified: &mut Verified) -> Result<Findings> {
-    let mut comparison = Comparison { entry, verified, findings: Findings::default(), buffer: vec![0; BUFFER] };
-    let hashes = RandomState::new();
-    let mut listed: Vec<u64> = Vec::new();
-    let read = open_listing(entry).and_then(|file| {
-        listing::read(BufReader::new(file), |path, expected| {
-            listed.push(hashes.hash_one(path));
-            comparison.file(path, expected)
-        })
-    });
-    let mut findings = comparison.findings;
-    match read {
-        Ok(()) => {}
-        Err(Stop::Failed(error)) => return Err(error),
-        Err(Stop::Listing(what)) => {
-            findings.add("", DamageKind::Record, what);
-            return Ok(findings);
-        }
-    }
-    listed.sort_unstable();
-    walk(entry.tree(), &mut |found| {
-        match found {
-            Seen::Entry { path, stat, .. } if is_regular(stat) => {
-                let path = listing::escape(path);
-                if listed.binary_search(&hashes.hash_one(path.as_str())).is_err() {
-                    findings.add(path, DamageKind::Extra, "was not in the layer");
-                }
-            }
-            Seen::Entry { .. } => {}
-            Seen::Unreadable { path, errno } if is_ours(errno) => {
-                return Err(SyscallError::new("openat", listing::escape(path), errno).into());
-            }
-            // Closed to its owner, which is an ordinary user.
-            Seen::Unreadable { errno: Errno::ACCESS, .. } => {}
-            Seen::Unreadable { path, errno } => {
-                findings.add(listing::escape(path), DamageKind::Unreadable, format!("cannot be read: {errno}"));
-            }
-        }
-        Ok(())
-    })?;
     Ok(findings)
 }
 
-fn is_regular(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+/// Whether an index points into this layer.
+fn needs(index: &Entry, diff_id: &DiffId) -> bool {
+    index.record.file.iter().flat_map(|file| &file.devices).any(|device| &device.diff_id == diff_id)
 }
 
-fn open_listing(entry: &Entry) -> Result<File, Stop> {
-    let failed = |error: SyscallError| match error.errno() {
-        errno if is_ours(errno) => Stop::Failed(error.into()),
-        _ => Stop::Listing(format!("its listing cannot be read: {error}")),
-    };
-    let directory = entry.directory().map_err(failed)?;
-    if let Some(written) = entry.record.listing_checksum
-        && listing_checksum(directory.as_fd()).map_err(failed)? != written
-    {
-        return Err(Stop::Listing("its listing is not what was written".to_owned()));
-    }
-    let file = open_file(directory.as_fd(), LISTING).syscall("openat", || LISTING.to_owned());
-    Ok(File::from(file.map_err(failed)?))
-}
-
-/// The files of a listing against those of a tree.
-struct Comparison<'a> {
-    entry: &'a Entry,
-    verified: &'a mut Verified,
-    findings: Findings,
-    buffer: Vec<u8>,
-}
-
-impl Comparison<'_> {
-    fn file(&mut self, escaped: &str, expected: FileContent) -> Result<(), Stop> {
-        let Some(path) = listing::unescape(escaped) else {
-            return Err(Stop::Listing(format!("its listing has the malformed path {escaped}")));
-        };
-        self.verified.files += 1;
-        match self.look(&path, expected) {
-            Ok(None) => {}
-            Ok(Some((kind, what))) => self.findings.add(escaped, kind, what),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                self.findings.add(escaped, DamageKind::Missing, "is missing");
-            }
-            Err(errno) if is_ours(errno) => {
-                return Err(Stop::Failed(SyscallError::new("openat", escaped, errno).into()));
-            }
-            Err(Errno::ACCESS) => self.verified.closed += 1,
-            Err(errno) => self.findings.add(escaped, DamageKind::Unreadable, format!("cannot be read: {errno}")),
-        }
-        Ok(())
-    }
-
-    fn look(&mut self, path: &[u8], expected: FileContent) -> rustix::io::Result<Option<(DamageKind, String)>> {
-        let at = path.iter().rposition(|byte| *byte == b'/');
-        let (parent, name) = at.map_or((&[][..], path), |at| (&path[..at], &path[at + 1..]));
-        let parent = open(self.entry.tree(), parent)?;
-        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if !is_regular(&stat) {
-            return Ok(Some((DamageKind::Type, "is not a regular file any more".to_owned())));
-        }
-        let FileContent { size, checksum: expected } = expected;
-        let found = u64::try_from(stat.st_size).unwrap_or(0);
-        if found != size {
-            return Ok(Some((DamageKind::Size, format!("has {found} bytes instead of {size}"))));
-        }
-        self.verified.bytes += size;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
-        let found = checksum::of_file(file.as_fd(), size, &mut self.buffer)?;
-        let what = || format!("has the checksum {found:08x} instead of {expected:08x}");
-        Ok((found != expected).then(|| (DamageKind::Content, what())))
-    }
+/// What is wrong with an index of which this layer is a part.
+fn lacking(diff_id: &DiffId, what: &str) -> Findings {
+    let mut findings = Findings::default();
+    findings.add("", DamageKind::Missing, format!("needs layer {diff_id}, which is {what}"));
+    findings
 }

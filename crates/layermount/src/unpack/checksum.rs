@@ -4,6 +4,7 @@
 //! polynomials over GF(2) modulo a fixed one, and a byte more multiplies by x⁸. So a sparse file of a terabyte takes as long as
 //! its data.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use flate2::Crc;
@@ -41,7 +42,18 @@ impl Checksum {
 /// The checksum of an open file of `size` bytes; `buffer` is for reading.
 pub(crate) fn of_file(file: BorrowedFd<'_>, size: u64, buffer: &mut [u8]) -> rustix::io::Result<u32> {
     let mut checksum = Checksum::default();
-    let mut offset = 0;
+    add_range(&mut checksum, file, 0..size, buffer)?;
+    Ok(checksum.sum())
+}
+
+/// Goes on with a part of an open file; `buffer` is for reading.
+pub(crate) fn add_range(
+    checksum: &mut Checksum,
+    file: BorrowedFd<'_>,
+    range: Range<u64>,
+    buffer: &mut [u8],
+) -> rustix::io::Result<()> {
+    let Range { start: mut offset, end: size } = range;
     while offset < size {
         let start = match seek(file, SeekFrom::Data(offset)) {
             Ok(start) => start.min(size),
@@ -66,7 +78,7 @@ pub(crate) fn of_file(file: BorrowedFd<'_>, size: u64, buffer: &mut [u8]) -> rus
             offset += count as u64;
         }
     }
-    Ok(checksum.sum())
+    Ok(())
 }
 
 /// x³² + x²⁶ + x²³ + … + 1 without its first term, the highest power in the lowest bit, as CRC-32 has it.

@@ -27,7 +27,7 @@ use super::{
     remove_tree,
 };
 use crate::error::{Result, SyscallContext, SyscallError};
-use crate::layer::{Name, quote};
+use crate::layer::{DanglingLink, Name, quote};
 use below::{Below, Found, has_mark};
 
 /// Completes the layer in `into` from the layers below it, `lowers`, base first, and lists the files that it makes. `copying` is
@@ -133,7 +133,7 @@ impl Layer<'_> {
 
     fn link(&mut self, link: &OpenLink) -> Result<()> {
         let at = UnpackError::at(&link.path.0);
-        let dangling = || UnpackError::DanglingLink { link: quote(&link.path.0), target: quote(&link.target.0) };
+        let dangling = || DanglingLink::new(&link.path.0, &link.target.0);
         let (path, target) = (link.path.components(), link.target.components());
         let Some((name, parents)) = path.split_last() else { return Err(dangling().into()) };
         let parent = open_beneath(self.into, parents, READ).map_err(&at)?;

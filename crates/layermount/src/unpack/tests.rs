@@ -3,6 +3,7 @@
 mod archives;
 mod cases;
 mod complete;
+mod files;
 mod gnu_tar;
 mod hazards;
 mod metadata;
@@ -21,6 +22,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::*;
 use crate::image::OverlayXattrs;
+use crate::stack::{LayerStack, StackedLayer};
 
 pub(super) use layermount_fixtures::requirement::skip;
 
@@ -39,6 +41,63 @@ pub(super) fn open(path: &Path) -> OwnedFd {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
+/// Layers of any backing, made one after the other as a store would.
+pub(super) trait Subject {
+    /// Where the layers and their surroundings lie.
+    fn place(&self) -> &Path;
+
+    /// Of overlayfs's marks.
+    fn namespace(&self) -> OverlayXattrs;
+
+    /// Makes a layer of an archive.
+    fn push(&mut self, tar: &[u8]) -> Result<()>;
+
+    /// What a store would hand out for these layers.
+    fn layer_stack(&self) -> LayerStack;
+
+    /// The directory of the topmost layer, if it is one.
+    fn top(&self) -> Option<&Path>;
+
+    /// The merged tree, mounted nowhere.
+    fn mount(&self) -> mounted::Mounted {
+        let empty = self.place().join("empty");
+        if !empty.exists() {
+            fs::create_dir(&empty).unwrap();
+        }
+        let empty = open(&empty);
+        let stack = self.layer_stack();
+        // A single lower layer is no overlay to the kernel.
+        let layers = stack.layers().iter().map(StackedLayer::directory);
+        let lowers: Vec<_> = std::iter::once(empty.as_fd()).chain(layers).collect();
+        mounted::Mounted::new(&lowers, self.namespace())
+    }
+}
+
+impl Subject for Stack {
+    fn place(&self) -> &Path {
+        self.place.path()
+    }
+
+    fn namespace(&self) -> OverlayXattrs {
+        self.options.xattrs
+    }
+
+    fn push(&mut self, tar: &[u8]) -> Result<()> {
+        Self::push(self, tar).map(drop)
+    }
+
+    fn layer_stack(&self) -> LayerStack {
+        let layers = (self.layers.iter())
+            .map(|(path, fd)| StackedLayer::new(fd.try_clone().unwrap().into(), path.clone()))
+            .collect();
+        LayerStack::new(layers, self.options.xattrs, self.root.clone().unwrap_or_default())
+    }
+
+    fn top(&self) -> Option<&Path> {
+        Some(Self::top(self))
+    }
+}
+
 /// Layers unpacked one after the other, as a store would.
 pub(super) struct Stack {
     place: tempfile::TempDir,
@@ -55,11 +114,6 @@ impl Stack {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("layers")).unwrap();
         Self { place, options, layers: Vec::new(), root: None, count: 0 }
-    }
-
-    /// Where the layers' directories and their surroundings lie.
-    pub(super) fn place(&self) -> &Path {
-        self.place.path()
     }
 
     pub(super) fn push(&mut self, tar: &[u8]) -> Result<Unpacked> {
@@ -83,19 +137,6 @@ impl Stack {
 
     pub(super) fn top(&self) -> &Path {
         &self.layers.last().unwrap().0
-    }
-
-    /// The merged tree, mounted nowhere.
-    pub(super) fn mount(&self) -> mounted::Mounted {
-        let empty = self.place().join("empty");
-        if !empty.exists() {
-            fs::create_dir(&empty).unwrap();
-        }
-        let empty = open(&empty);
-        // A single lower layer is no overlay to the kernel.
-        let lowers: Vec<_> =
-            std::iter::once(empty.as_fd()).chain(self.layers.iter().map(|(_, fd)| fd.as_fd())).collect();
-        mounted::Mounted::new(&lowers, self.options.xattrs)
     }
 }
 

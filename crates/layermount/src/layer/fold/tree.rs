@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::super::entry::Attributes;
-use super::super::{LayerLimits, Refusal};
+use super::super::{LayerLimits, Refusal, memory_of_xattrs};
 use crate::limits::Limit;
 
 /// One thing that stands, or stood, in a place of the tree.
@@ -259,7 +259,7 @@ impl Tree {
 
     /// A directory with attributes of its own, for [`Tree::insert`].
     pub(super) fn directory(&mut self, attributes: &Attributes) -> Result<What, Refusal> {
-        self.keep(size_of_xattrs(attributes))?;
+        self.keep(memory_of_xattrs(&attributes.xattrs))?;
         self.attributes.push(attributes.clone());
         // No more than there are entries.
         Ok(What::Directory(AttributesId(self.attributes.len() as u32 - 1)))
@@ -269,7 +269,7 @@ impl Tree {
     pub(super) fn set_attributes(&mut self, id: NodeId, new: &Attributes) -> Result<bool, Refusal> {
         match self.what(id) {
             What::Directory(AttributesId(index)) => {
-                self.keep(size_of_xattrs(new))?;
+                self.keep(memory_of_xattrs(&new.xattrs))?;
                 if let Some(attributes) = self.attributes.get_mut(index as usize) {
                     *attributes = new.clone();
                 }
@@ -381,14 +381,6 @@ fn packed(what: What) -> (Tag, u32) {
     }
 }
 
-/// What a name and a value take in memory beside their own bytes, which may be none: with 256 of one byte for each of half a
-/// million directories, that is nearly all.
-const BESIDE_XATTR: usize = size_of::<(Vec<u8>, Vec<u8>)>() + 32;
-
-fn size_of_xattrs(attributes: &Attributes) -> usize {
-    attributes.xattrs.iter().map(|(name, value)| name.len() + value.len() + BESIDE_XATTR).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,7 +414,7 @@ mod tests {
         assert!(matches!(tree.insert(NodeId::ROOT, b"x", What::Leaf), Err(Refusal::Limit { limit: 10, .. })));
         let attributes =
             |bytes| Attributes { mode: 0, uid: 0, gid: 0, mtime: (0, 0), xattrs: vec![(b"user.a".to_vec(), bytes)] };
-        let limits = LayerLimits { kept_bytes: 10 + BESIDE_XATTR as u64, ..limits };
+        let limits = LayerLimits { kept_bytes: memory_of_xattrs(&attributes(vec![0; 4]).xattrs) as u64, ..limits };
         let mut tree = Tree::new(&limits);
         assert!(tree.directory(&attributes(vec![0; 4])).is_ok());
         assert!(tree.directory(&attributes(Vec::new())).is_err());

@@ -10,6 +10,7 @@ use layermount_fixtures::case;
 use serde_json::{Value, json};
 
 use super::archives::decode;
+use super::files::{Files, Mounts};
 use super::mounted::{Mounted, Node};
 use super::*;
 use crate::error::{Error, ErrorKind};
@@ -28,15 +29,30 @@ fn cases_in_the_trusted_namespace() {
     if !is_root() {
         return skip("root", "only root can write trusted xattrs");
     }
-    run(OverlayXattrs::Trusted);
+    run(&|| Box::new(Stack::new(options(OverlayXattrs::Trusted))));
 }
 
 #[test]
 fn cases_in_the_user_namespace() {
-    run(OverlayXattrs::User);
+    run(&|| Box::new(Stack::new(options(OverlayXattrs::User))));
 }
 
-fn run(xattrs: OverlayXattrs) {
+#[test]
+fn cases_in_files_of_their_own() {
+    if Files::can_be_mounted() {
+        run(&|| Box::new(Files::new(Mounts::Each)));
+    }
+}
+
+#[test]
+fn cases_in_files_under_one_index() {
+    if Files::can_be_mounted() {
+        run(&|| Box::new(Files::new(Mounts::Merged)));
+        run(&|| Box::new(Files::new(Mounts::Absorbed)));
+    }
+}
+
+fn run(subject: &dyn Fn() -> Box<dyn Subject>) {
     if !is_root() {
         skip("root", "cases are unpacked, but not mounted, because that takes root");
     }
@@ -48,7 +64,7 @@ fn run(xattrs: OverlayXattrs) {
                 None => skipped += 1,
                 Some(_) => {
                     ran += 1;
-                    if let Err(failure) = check(case, xattrs) {
+                    if let Err(failure) = check(case, subject().as_mut()) {
                         failures.push(format!("{file}: {}: {failure}", case["id"]));
                     }
                 }
@@ -167,12 +183,11 @@ fn generate(recipe: &Value) -> Option<Vec<Vec<Value>>> {
     })
 }
 
-fn check(case: &Value, xattrs: OverlayXattrs) -> Result<(), String> {
-    let mut stack = Stack::new(options(xattrs));
+fn check(case: &Value, stack: &mut dyn Subject) -> Result<(), String> {
     let outside = surroundings(stack.place());
     let before = snapshot(stack.place());
     let archives = archives(case, &outside).unwrap();
-    let result = archives.iter().try_for_each(|blob| stack.push(&decode(blob)?).map(drop));
+    let result = archives.iter().try_for_each(|blob| stack.push(&decode(blob)?));
     let after = snapshot(stack.place());
     if before != after {
         return Err(format!("something outside changed: {before:?} != {after:?}"));
@@ -184,9 +199,9 @@ fn check(case: &Value, xattrs: OverlayXattrs) -> Result<(), String> {
         ("reject", Ok(())) => Err("it was accepted".into()),
         (_, Err(error)) => Err(format!("{error:#}")),
         (_, Ok(())) => {
-            if let Some(marks) = expect["overlay_ondisk"].as_object() {
+            if let (Some(marks), Some(top)) = (expect["overlay_ondisk"].as_object(), stack.top()) {
                 for (path, mark) in marks {
-                    on_disk(stack.top(), path, mark.as_str().unwrap(), xattrs)?;
+                    on_disk(top, path, mark.as_str().unwrap(), stack.namespace())?;
                 }
             }
             if !is_root() {

@@ -11,6 +11,7 @@ use super::cases::{FILES, archives as archives_of};
 use super::*;
 use crate::decode::{DecodeLimits, Decoder, from_read};
 use crate::overlay::{Overlay, Upper};
+use crate::store::{Backing, RealizeOptions};
 use crate::{OciLayouts, Platform, Source, Store};
 
 enum Recipe {
@@ -208,9 +209,14 @@ impl World {
         OciLayouts.resolve(&reference.parse().unwrap(), &Platform::host())
     }
 
-    pub(super) fn realize(&self, store: &str) -> (Store, crate::LayerStack) {
+    pub(super) fn realize(&self, store: &str) -> (Store, LayerStack) {
+        self.realize_as(Backing::Directory, store)
+    }
+
+    pub(super) fn realize_as(&self, backing: Backing, store: &str) -> (Store, LayerStack) {
         let store = Store::open(self.place.path().join(store)).unwrap();
-        let stack = store.realize(&self.resolve().unwrap()).unwrap();
+        let options = RealizeOptions::default().backing(backing);
+        let stack = store.realize_with(&self.resolve().unwrap(), &options).unwrap();
         (store, stack)
     }
 

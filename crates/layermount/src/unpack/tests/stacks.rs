@@ -7,9 +7,9 @@ use layermount_fixtures::model::{Namespace, Tree, merged, observe};
 use layermount_fixtures::stacks::{self, order_free, recipe, shrink, shuffled};
 use layermount_fixtures::{Entry, Layer};
 
+use super::files::{Files, Mounts};
 use super::*;
 use crate::overlay::{Overlay, Upper};
-use crate::stack::{LayerStack, StackedLayer};
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
@@ -22,12 +22,37 @@ fn namespace(xattrs: OverlayXattrs) -> Namespace {
     }
 }
 
-/// Reads what was unpacked as one tree; a tree that cannot be read is a difference.
-type Look = fn(&Stack) -> Result<io::Result<Tree>>;
+/// Reads what was made as one tree; a tree that cannot be read is a difference.
+type Look = fn(&dyn Subject) -> Result<io::Result<Tree>>;
+
+/// Where layers are made.
+type Make = fn() -> Box<dyn Subject>;
+
+fn trusted() -> Box<dyn Subject> {
+    Box::new(Stack::new(options(OverlayXattrs::Trusted)))
+}
+
+fn user() -> Box<dyn Subject> {
+    Box::new(Stack::new(options(OverlayXattrs::User)))
+}
+
+fn each_in_a_file() -> Box<dyn Subject> {
+    Box::new(Files::new(Mounts::Each))
+}
+
+fn under_one_index() -> Box<dyn Subject> {
+    Box::new(Files::new(Mounts::Merged))
+}
+
+fn absorbed_by_one_index() -> Box<dyn Subject> {
+    Box::new(Files::new(Mounts::Absorbed))
+}
 
 /// What differs between the model and the library; empty where they agree, also about what is refused.
-fn differences(stack: &[Vec<Entry>], xattrs: OverlayXattrs, look: Look) -> Vec<String> {
-    match (merged(stack, namespace(xattrs)), unpacked(stack, xattrs).and_then(|unpacked| look(&unpacked))) {
+fn differences(stack: &[Vec<Entry>], make: Make, look: Look) -> Vec<String> {
+    let mut subject = make();
+    let made = push_all(stack, subject.as_mut()).and_then(|()| look(subject.as_ref()));
+    match (merged(stack, namespace(subject.namespace())), made) {
         (Ok(wanted), Ok(Ok(found))) => wanted.differences(&found),
         (Ok(_), Ok(Err(error))) => vec![error.to_string()],
         (Err(_), Err(error)) if error.kind() == ErrorKind::InvalidLayer => Vec::new(),
@@ -39,29 +64,28 @@ fn differences(stack: &[Vec<Entry>], xattrs: OverlayXattrs, look: Look) -> Vec<S
     }
 }
 
-/// Unpacks the layers as a store does.
-fn unpacked(stack: &[Vec<Entry>], xattrs: OverlayXattrs) -> Result<Stack> {
-    let mut unpacked = Stack::new(options(xattrs));
+/// Makes the layers as a store does.
+fn push_all(stack: &[Vec<Entry>], subject: &mut dyn Subject) -> Result<()> {
     for entries in stack {
         let layer = Layer { entries: entries.clone(), ..Layer::default() };
-        unpacked.push(&layer.tar().unwrap())?;
+        subject.push(&layer.tar().unwrap())?;
     }
-    Ok(unpacked)
+    Ok(())
 }
 
 /// Mounts an overlay of the layers.
-fn mounted(unpacked: &Stack) -> Result<io::Result<Tree>> {
-    let mount = Overlay::new(unpacked.layer_stack()).upper(Upper::ReadOnly).mount()?;
+fn mounted(subject: &dyn Subject) -> Result<io::Result<Tree>> {
+    let mount = Overlay::new(subject.layer_stack()).upper(Upper::ReadOnly).mount()?;
     Ok(observe(mount.directory().unwrap()))
 }
 
 /// Flattens the layers into one directory.
-fn flattened(unpacked: &Stack) -> Result<io::Result<Tree>> {
-    let flat = unpacked.place().join("layers/flat");
-    unpacked.layer_stack().flatten_into(&flat)?;
+fn flattened(subject: &dyn Subject) -> Result<io::Result<Tree>> {
+    let flat = subject.place().join("layers/flat");
+    subject.layer_stack().flatten_into(&flat)?;
     let found = observe(open(&flat).as_fd());
     // On disk as it would be in a layer; an overlay shows it without the escape.
-    let private = format!("{}.overlay.", unpacked.options.xattrs.as_str());
+    let private = format!("{}.overlay.", subject.namespace().as_str());
     let shown = |name: &[u8]| {
         let escaped = name.strip_prefix(private.as_bytes()).map(|rest| {
             let rest = rest.strip_prefix(b"overlay.").expect("an xattr of overlayfs itself");
@@ -72,29 +96,27 @@ fn flattened(unpacked: &Stack) -> Result<io::Result<Tree>> {
     Ok(found.map(|found| found.rename_xattrs(shown)))
 }
 
-fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
+fn run(make: Make, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
     if !is_root() {
         return skip("root", "overlays are mounted");
     }
     let from = number("LAYERMOUNT_STACKS_FROM", 0);
     let count = number("LAYERMOUNT_STACKS", 200);
+    let namespace = namespace(make().namespace());
     let mut refused = 0;
     for seed in from..from + count {
         let stack = prepare(seed);
-        if merged(&stack, namespace(xattrs)).is_err() {
+        if merged(&stack, namespace).is_err() {
             refused += 1;
         }
-        let first = differences(&stack, xattrs, look);
+        let first = differences(&stack, make, look);
         if !first.is_empty() {
             // Without layers there is nothing to compare.
-            let differs = |stack: &stacks::Stack| !stack.is_empty() && !differences(stack, xattrs, look).is_empty();
+            let differs = |stack: &stacks::Stack| !stack.is_empty() && !differences(stack, make, look).is_empty();
             let smallest = shrink(&stack, &mut |stack| differs(stack));
-            let differences = differences(&smallest, xattrs, look).join("\n");
+            let differences = differences(&smallest, make, look).join("\n");
             let (recipe, first) = (recipe(&smallest), first.join("\n"));
-            panic!(
-                "seed {seed}, {} xattrs:\n{recipe}\n{differences}\nbefore it was made small:\n{first}",
-                xattrs.as_str()
-            );
+            panic!("seed {seed}, {namespace:?} xattrs:\n{recipe}\n{differences}\nbefore it was made small:\n{first}");
         }
     }
     eprintln!("{count} stacks, {refused} of them refused");
@@ -103,23 +125,38 @@ fn run(xattrs: OverlayXattrs, look: Look, prepare: impl Fn(u64) -> stacks::Stack
 
 #[test]
 fn random_stacks_in_the_trusted_namespace() {
-    run(OverlayXattrs::Trusted, mounted, stacks::stack);
+    run(trusted, mounted, stacks::stack);
 }
 
 #[test]
 fn random_stacks_in_the_user_namespace() {
-    run(OverlayXattrs::User, mounted, stacks::stack);
+    run(user, mounted, stacks::stack);
+}
+
+#[test]
+fn random_stacks_in_files_of_their_own() {
+    if Files::can_be_mounted() {
+        run(each_in_a_file, mounted, stacks::stack);
+    }
+}
+
+#[test]
+fn random_stacks_in_files_under_one_index() {
+    if Files::can_be_mounted() {
+        run(under_one_index, mounted, stacks::stack);
+        run(absorbed_by_one_index, flattened, stacks::stack);
+    }
 }
 
 #[test]
 fn random_stacks_in_one_directory() {
-    run(OverlayXattrs::Trusted, flattened, stacks::stack);
-    run(OverlayXattrs::User, flattened, stacks::stack);
+    run(trusted, flattened, stacks::stack);
+    run(user, flattened, stacks::stack);
 }
 
 #[test]
 fn random_stacks_in_another_order() {
-    run(OverlayXattrs::Trusted, mounted, |seed| {
+    run(trusted, mounted, |seed| {
         let stack = order_free(&stacks::stack(seed));
         let other = shuffled(&stack, seed);
         // The model's trees are equal (its own test), so that this shows that the library's are.
@@ -128,14 +165,4 @@ fn random_stacks_in_another_order() {
         }
         other
     });
-}
-
-impl Stack {
-    /// What a store would hand out for these layers.
-    pub(super) fn layer_stack(&self) -> LayerStack {
-        let layers = (self.layers.iter())
-            .map(|(path, fd)| StackedLayer::new(fd.try_clone().unwrap().into(), path.clone()))
-            .collect();
-        LayerStack::new(layers, self.options.xattrs, self.root.clone().unwrap_or_default())
-    }
 }
