@@ -1,13 +1,16 @@
-//! A layer from its blob to a directory in the store: inflate, verify, unpack. In MB/s of the tar archive, and in entries/s.
+//! A layer from its blob to the store: inflate, verify, and unpack into a directory or index in a file. In MB/s of the tar
+//! archive, and in entries/s. And what it takes to make one file system of layers that are there.
 //!
-//! The store lies in the directory that `TMPDIR` names, so that its file system can be chosen.
+//! The store lies in the directory that `TMPDIR` names, so that its file system can be chosen. Where the kernel mounts no EROFS
+//! files out of that, only directories are measured.
 
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use layermount::{OciLayouts, Platform, Source, Store};
-use layermount_fixtures::{Built, Compression, Layer, Layout, random};
-use serde_json::json;
+use layermount::Store;
+use layermount::store::{Backing, PruneOptions, RealizeOptions};
+use layermount_benches::{backings, build, image};
+use layermount_fixtures::{Compression, Layer, Layout, random};
 
 struct Shape {
     name: &'static str,
@@ -28,43 +31,89 @@ fn shapes() -> [Shape; 3] {
 }
 
 fn unpack(criterion: &mut Criterion) {
+    let probed = tempfile::tempdir().unwrap();
+    let backings = backings(probed.path());
     for shape in shapes() {
         for (compression, codec) in
             [(Compression::Plain, "plain"), (Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")]
         {
             let directory = tempfile::tempdir().unwrap();
             let layers: Vec<Layer> = shape.layers.iter().map(|layer| Layer { compression, ..layer.clone() }).collect();
-            let host = Platform::host();
-            let platform = json!({ "os": host.os(), "architecture": host.architecture() });
-            let built = Built::new(&json!({}), platform, &layers).unwrap();
+            let built = build(&layers).unwrap();
             let bytes: usize = built.layers.iter().map(|layer| layer.tar.len()).sum();
-            Layout::create(directory.path().join("layout")).unwrap().add("bench", &built).unwrap();
-            let reference = format!("oci:{}:bench", directory.path().join("layout").display()).parse().unwrap();
-            let image = OciLayouts.resolve(&reference, &host).unwrap();
-            for (unit, throughput) in
-                [("bytes", Throughput::Bytes(bytes as u64)), ("entries", Throughput::Elements(shape.entries))]
-            {
-                let mut group = criterion.benchmark_group(format!("unpack/{}/{unit}", shape.name));
-                group.throughput(throughput);
-                group.bench_function(BenchmarkId::from_parameter(codec), |bencher| {
-                    // Removing the store again is not measured.
-                    bencher.iter_batched(
-                        || tempfile::tempdir().unwrap(),
-                        |store| {
-                            drop(Store::open(store.path()).unwrap().realize(&image).unwrap());
-                            store
-                        },
-                        BatchSize::PerIteration,
-                    );
-                });
+            let image = image(&Layout::create(directory.path().join("layout")).unwrap(), "bench", &built);
+            for &(backing_name, backing) in &backings {
+                for (unit, throughput) in
+                    [("bytes", Throughput::Bytes(bytes as u64)), ("entries", Throughput::Elements(shape.entries))]
+                {
+                    let mut group = criterion.benchmark_group(format!("unpack/{backing_name}/{}/{unit}", shape.name));
+                    group.throughput(throughput);
+                    group.bench_function(BenchmarkId::from_parameter(codec), |bencher| {
+                        // Removing the store again is not measured.
+                        bencher.iter_batched(
+                            || tempfile::tempdir().unwrap(),
+                            |directory| {
+                                let options = RealizeOptions::default().backing(backing);
+                                let store = Store::open(directory.path()).unwrap();
+                                drop(store.realize_with(&image, &options).unwrap());
+                                directory
+                            },
+                            BatchSize::PerIteration,
+                        );
+                    });
+                }
             }
         }
     }
 }
 
+const MERGED_LAYERS: usize = 10;
+const MERGED_FILES: usize = 7_000;
+
+/// Layers with files of their own in directories that all of them have, as those of a package manager.
+fn merged_layers() -> Vec<Layer> {
+    let layer = |number| {
+        let mut layer = random::files(10 + number as u64, MERGED_FILES, 200);
+        for entry in layer.entries.iter_mut().filter(|entry| !entry.name.ends_with(b"/")) {
+            entry.name.extend_from_slice(format!("-{number}").as_bytes());
+        }
+        Layer { compression: Compression::Plain, ..layer }
+    };
+    (0..MERGED_LAYERS).map(layer).collect()
+}
+
+/// From layers that are in the store to an image of them that is mounted: their indexes read back, merged, written.
+fn merge(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    if !backings(directory.path()).iter().any(|(_, backing)| *backing == Backing::Erofs) {
+        return;
+    }
+    let layout = Layout::create(directory.path().join("layout")).unwrap();
+    let mut layers = merged_layers();
+    let entries: usize = layers.iter().map(|layer| layer.entries.len()).sum();
+    let first = image(&layout, "first", &build(&layers).unwrap());
+    // The same layers in another order are another image.
+    layers.rotate_left(1);
+    let second = image(&layout, "second", &build(&layers).unwrap());
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let options = RealizeOptions::default().backing(Backing::Erofs);
+    drop(store.realize_with(&first, &options).unwrap());
+    // What the first needs stays: of the second, only its own index goes.
+    store.record(&first).unwrap();
+    let mut group = criterion.benchmark_group("merge/erofs");
+    group.throughput(Throughput::Elements(entries as u64));
+    group.bench_function(BenchmarkId::from_parameter(format!("{MERGED_LAYERS} layers")), |bencher| {
+        bencher.iter_batched(
+            || assert!(store.prune(&PruneOptions::default()).unwrap().layers.is_empty()),
+            |()| store.realize_with(&second, &options).unwrap(),
+            BatchSize::PerIteration,
+        );
+    });
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = unpack
+    targets = unpack, merge
 }
 criterion_main!(benches);

@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use layermount::LayerStack;
+use layermount::store::{Backing, RealizeOptions};
+use layermount::{Image, LayerStack, OciLayouts, Platform, Source, Store};
+use layermount_fixtures::{Built, Entry, Kind, Layer, Layout};
+use serde_json::json;
 
 /// Directories for a stack: a base with `/bin/true`, so that there is a program to run, and empty layers on top of it.
 ///
@@ -28,6 +31,29 @@ pub fn directories(below: &Path, layers: usize) -> Vec<PathBuf> {
     directories
 }
 
+/// A layer with `/bin/true`, so that there is a program to run.
+///
+/// # Panics
+///
+/// When there is no such program.
+pub fn program_layer() -> Layer {
+    let mut entries: Vec<Entry> = Vec::new();
+    for file in program_files("/bin/true") {
+        let file = file.strip_prefix("/").unwrap_or(&file);
+        let mut directories: Vec<_> = file.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        directories.reverse();
+        for directory in directories {
+            let name = format!("{}/", directory.display()).into_bytes();
+            if !entries.iter().any(|entry| entry.name == name) {
+                entries.push(Entry::new(name, Kind::Directory, 0o755));
+            }
+        }
+        let content = std::fs::read(Path::new("/").join(file)).expect("a file of a program");
+        entries.push(Entry::new(file.display().to_string(), Kind::File(content), 0o755));
+    }
+    Layer { created_by: "/bin/true".into(), entries, ..Layer::default() }
+}
+
 /// A program, its loader and its libraries.
 fn program_files(program: &str) -> Vec<PathBuf> {
     let listed = std::process::Command::new("ldd").arg(program).output().expect("ldd, part of libc's programs");
@@ -43,4 +69,56 @@ fn program_files(program: &str) -> Vec<PathBuf> {
 /// Whatever the library says.
 pub fn stack(directories: &[PathBuf]) -> layermount::Result<LayerStack> {
     LayerStack::from_directories(directories.to_vec(), layermount::OverlayXattrs::Trusted)
+}
+
+/// An image for this machine, of these layers, base first.
+///
+/// # Errors
+///
+/// Whatever the encoder says.
+pub fn build(layers: &[Layer]) -> std::io::Result<Built> {
+    let host = Platform::host();
+    Built::new(&json!({}), json!({ "os": host.os(), "architecture": host.architecture() }), layers)
+}
+
+/// Adds an image to the layout in `directory`, and finds it there as anybody would.
+///
+/// # Panics
+///
+/// When that fails.
+pub fn image(layout: &Layout, tag: &str, built: &Built) -> Image {
+    layout.add(tag, built).expect("an image in a layout");
+    resolve(&reference(layout, tag)).expect("the image that was added")
+}
+
+/// How an image of a layout is called.
+pub fn reference(layout: &Layout, tag: &str) -> String {
+    format!("oci:{}:{tag}", layout.path().display())
+}
+
+/// The image of this reference to an OCI layout.
+///
+/// # Errors
+///
+/// Whatever the library says.
+pub fn resolve(reference: &str) -> layermount::Result<Image> {
+    OciLayouts.resolve(&reference.parse()?, &Platform::host())
+}
+
+/// What layers can become in a store below `directory`, with names for the benches. What is missing is said on standard error.
+///
+/// # Panics
+///
+/// When not even an image of one entry can be made.
+pub fn backings(directory: &Path) -> Vec<(&'static str, Backing)> {
+    let mut backings = vec![("dir", Backing::Directory)];
+    let layout = Layout::create(directory.join("smallest")).expect("a layout");
+    let layer = Layer { entries: vec![Entry::new("a/", Kind::Directory, 0o755)], ..Layer::default() };
+    let smallest = image(&layout, "smallest", &build(&[layer]).expect("an image of one entry"));
+    let store = Store::open(directory.join("smallest-store")).expect("a store");
+    match store.realize_with(&smallest, &RealizeOptions::default().backing(Backing::Erofs)) {
+        Ok(_) => backings.insert(0, ("erofs", Backing::Erofs)),
+        Err(error) => eprintln!("not measured: EROFS files in {}: {error:#}", directory.display()),
+    }
+    backings
 }
