@@ -9,6 +9,7 @@ use super::{World, missing};
 /// Statically linked, so that it runs alone.
 const BUSYBOX: &str = "/usr/bin/busybox";
 
+/// Of each layer there is so much that an index over them needs its file.
 const RECIPE: &str = r##"
 env PATH=/bin GREETING=hello
 entrypoint sh -c
@@ -30,10 +31,12 @@ file 0644 0:0 /etc/passwd "root:x:0:0:root:/:/bin/sh\nguest:x:1000:1000:guest:/h
 file 0644 0:0 /etc/group "root:x:0:\nguest:x:1000:\n"
 file 0644 0:0 /etc/motd "first\n"
 file 0755 0:0 /bin/lost "#!/no/such/interpreter\n"
+random 0644 0:0 /etc/rest 80000
 dir  0755 1000:1000 /srv
 
 layer gzip "a change of mind"
 file 0644 0:0 /etc/motd "second\n"
+random 0644 0:0 /etc/more 70000
 "##;
 
 impl World {

@@ -8,12 +8,14 @@ use layermount_fixtures::{Layout, Recipe};
 
 use super::{Backing, World};
 
+/// Of each layer there is so much left that an index over them needs its file.
 const RECIPE: &str = r#"
 layer
 dir  0755 0:0 /
 dir  0755 0:0 /d
 file 0644 5:5 /d/a "first\n" xattr:user.k=v
 random 0600 0:0 /d/large 300000
+random 0600 0:0 /d/first 90000
 symlink /d/s -> a
 fifo 0600 0:0 /d/p
 hardlink /d/h -> /d/a
@@ -21,12 +23,14 @@ char 0666 0:0 /null 1:3
 layer zstd
 whiteout /d/large
 file 0644 0:0 /d/b "second\n"
+random 0600 0:0 /d/second 80000
 hardlink /e/link -> /d/a
 layer
 dir 0750 0:0 /o
 opaque /o
 dir 0000 0:0 /o/closed
 file 0000 0:0 /o/closed/f "x"
+random 0600 0:0 /o/third 70000
 "#;
 
 /// Makes an image with something of everything, and says its reference.
