@@ -174,7 +174,8 @@ impl Told {
     }
 }
 
-/// Images 0 to 3: a base and a middle that all share, a layer that all share and complete for two chains, one of their own.
+/// Images 0 to 3: a base and a middle that all share, a layer that all share and complete for two chains, one of their own. Of
+/// each there is so much that an index over them needs its file: of what it does not need, nobody keeps it.
 fn add_overlapping_images(world: &World) {
     for image in 0..4 {
         world.add(
@@ -182,8 +183,8 @@ fn add_overlapping_images(world: &World) {
             &format!(
                 "layer\ndir 0755 0:0 /etc\nrandom 0644 0:0 /base 3000000\n\
                  layer\ndir 0750 0:0 /srv\nrandom 0644 0:0 /srv/middle 2000000\n\
-                 layer\nfile 0644 0:0 /parity \"{}\"\n\
-                 layer\nfile 0644 0:0 /etc/open \"needs those below\"\n\
+                 layer\nfile 0644 0:0 /parity \"{}\"\nrandom 0644 0:0 /more 80000\n\
+                 layer\nfile 0644 0:0 /etc/open \"needs those below\"\nrandom 0644 0:0 /much 70000\n\
                  layer\nrandom 0644 0:0 /own 1000000\nfile 0644 0:0 /number \"{image}\"\n",
                 image % 2
             ),
