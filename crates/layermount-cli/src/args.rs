@@ -9,6 +9,7 @@ mod value;
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
@@ -167,6 +168,9 @@ pub(crate) struct Making {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "layermount mount [OPTIONS] IMAGE DIR\n       layermount mount [OPTIONS] IMAGE [DIR] -- COMMAND [ARG]..."
+)]
 pub(crate) struct MountArgs {
     /// Keep changes in DIR (made if it is missing); the tree becomes writable
     #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with = "writable")]
@@ -185,8 +189,13 @@ pub(crate) struct MountArgs {
     /// The image
     pub(crate) image: String,
 
-    /// An existing directory to show it at
-    pub(crate) dir: PathBuf,
+    /// An existing directory to show it at; may be left away in front of a command
+    #[arg(required_unless_present = "command")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Run this on the host, with the image at $LAYERMOUNT_ROOT for it alone, also as an ordinary user
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -86,6 +86,12 @@ impl Failure {
         self
     }
 
+    /// Adds to the hint.
+    pub(crate) fn with_advice(self, advice: &str) -> Self {
+        let hint = self.hint.as_ref().map_or_else(|| advice.to_owned(), |hint| format!("{hint}; {advice}"));
+        self.with_hint(hint)
+    }
+
     pub(crate) fn is(&self, kind: ErrorKind) -> bool {
         self.kind == Kind::Library(kind)
     }

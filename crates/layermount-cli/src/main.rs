@@ -22,6 +22,7 @@ mod table;
 mod text;
 mod unpack;
 mod usage;
+mod users;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,7 +38,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::answer(error),
     };
-    let style = if matches!(command, Command::Run(_)) { ExitStyle::Run } else { ExitStyle::Plain };
+    let style = match &command {
+        Command::Run(_) => ExitStyle::Run,
+        Command::Mount(args) if !args.command.is_empty() => ExitStyle::Run,
+        _ => ExitStyle::Plain,
+    };
     carry_out(command, &global).unwrap_or_else(|failure| {
         Report::new(&global).failure(&failure);
         failure.exit_code(style)
@@ -48,7 +53,7 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run(args) => return run::run(&args, global),
-        Command::Mount(args) => mount::mount(&args, global),
+        Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
         Command::Pull(args) => pull::pull(&args, global, out),
         Command::Unpack(args) => unpack::unpack(&args, global, out),

@@ -1,23 +1,40 @@
-//! `layermount mount` and `layermount umount`: an image's tree at a directory, for everybody to see.
+//! `layermount mount` and `layermount umount`: an image's tree at a directory, for everybody to see, or for one command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{ErrorKind, Overlay, Upper};
+use layermount::{ErrorKind, Overlay, Upper, UserNamespace};
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::args::{Global, MountArgs, UmountArgs};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::report::{Phase, Report};
 use crate::session::Session;
+use crate::users::{Entrance, Users};
 
-pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<()> {
-    check_directory(&args.dir)?;
-    let session = Session::open(global)?.durable(args.making.durable);
+/// Where the image is for a command that needs no directory of its own: below the store.
+const MOUNT_POINT: &str = "mnt";
+
+pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
+    if let Some(directory) = &args.dir {
+        check_directory(directory)?;
+    }
+    if args.command.is_empty() && UserNamespace::is_needed() {
+        return Err(unseen(args));
+    }
+    let session = Session::open(global)?.durable(args.making.durable).entering(Entrance::begin(&Users::Default)?);
     let image = session.resolve(&args.image, &args.choice)?;
+    if !args.command.is_empty() {
+        session.enter()?;
+        // Before the layers are opened: overlayfs takes those of its own namespace only.
+        leave_mount_namespace()?;
+    }
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
     let upper = match &args.upper {
@@ -25,9 +42,49 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<()> {
         None if args.writable => Upper::default(),
         None => Upper::ReadOnly,
     };
-    Overlay::new(stack).upper(upper).mount()?.attach(&args.dir)?;
-    session.report.phase(Phase::Mount, since, || format!("attached to {}", args.dir.display()));
-    Ok(())
+    let directory = match &args.dir {
+        Some(directory) => directory.clone(),
+        None => mount_point(&session)?,
+    };
+    Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
+    session.report.phase(Phase::Mount, since, || format!("attached to {}", directory.display()));
+    match args.command.split_first() {
+        None => Ok(ExitCode::SUCCESS),
+        Some((program, arguments)) => Err(become_program(program, arguments, &directory)),
+    }
+}
+
+/// Nobody but the processes of a user namespace sees its mounts.
+fn unseen(args: &MountArgs) -> Failure {
+    let failure = Failure::new(ErrorKind::PermissionDenied, "only root can mount an image for everybody to see");
+    let image = &args.image;
+    failure.with_hint(format!(
+        "to mount it for one command: layermount mount {image} -- sh -c 'ls $LAYERMOUNT_ROOT'; or run as root"
+    ))
+}
+
+fn mount_point(session: &Session) -> Result<PathBuf> {
+    let directory = session.store.path().join(MOUNT_POINT);
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| Failure::io(format!("cannot make {}", directory.display()), error))?;
+    Ok(directory)
+}
+
+/// What is mounted from now on is gone with this process and those that it starts.
+fn leave_mount_namespace() -> Result<()> {
+    let failed = |errno| Failure::io("cannot make a private mount namespace", errno);
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
+    let none: Option<&str> = None;
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed)
+}
+
+fn become_program(program: &OsStr, arguments: &[OsString], root: &Path) -> Failure {
+    let error = std::process::Command::new(program).args(arguments).env("LAYERMOUNT_ROOT", root).exec();
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => ErrorKind::ProgramNotFound,
+        _ => ErrorKind::ProgramNotExecutable,
+    };
+    Failure { kind: Kind::Library(kind), ..Failure::io(format!("cannot run {}", program.to_string_lossy()), error) }
 }
 
 /// Before anything is unpacked for nothing.
@@ -66,7 +123,7 @@ pub(crate) fn umount(args: &UmountArgs, global: &Global) -> Result<()> {
     umount2(&path, MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| {
         let failure = Failure::io(format!("cannot unmount {shown}"), errno);
         match errno {
-            Errno::EBUSY => Failure { kind: crate::failure::Kind::Library(ErrorKind::Busy), ..failure }
+            Errno::EBUSY => Failure { kind: Kind::Library(ErrorKind::Busy), ..failure }
                 .with_hint(format!("a process works in it or has a file of it open; `fuser -vm {shown}` names it")),
             Errno::EPERM => failure.with_hint("only root can unmount what root has mounted"),
             _ => failure,

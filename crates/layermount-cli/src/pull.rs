@@ -10,10 +10,11 @@ use crate::failure::Result;
 use crate::images::familiar;
 use crate::session::{Session, place};
 use crate::text::{counted, elapsed};
+use crate::users::Entrance;
 
 pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let since = Instant::now();
-    let session = Session::open(global)?.durable(args.making.durable);
+    let session = Session::open(global)?.durable(args.making.durable).entering(Entrance::if_possible()?);
     let image = session.resolve(&args.image, &args.choice)?;
     let realized = session.realize(&image, &args.image, &args.choice, &args.making)?;
     session.store.record(&image)?;

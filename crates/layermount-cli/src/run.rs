@@ -13,11 +13,13 @@ use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
 use crate::signals::{Ended, Signals};
+use crate::users::{Entrance, Users};
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
     let variables = variables(args)?;
-    let session = Session::open(global)?.durable(args.making.durable);
+    let entrance = Entrance::begin(args.userns.as_ref().unwrap_or(&Users::Default))?;
+    let session = Session::open(global)?.durable(args.making.durable).entering(entrance);
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
         return run_inside(args, typed, &session, &image, variables);
@@ -47,8 +49,15 @@ fn run_inside(
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
-    let command = command(args, image, variables)?;
+    let mut command = command(args, image, variables)?;
+    let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
+    if let Some(maps) = session.kept_ids() {
+        command.user_namespace(maps);
+        if args.user.is_none() {
+            command.user(own);
+        }
+    }
 
     let since = Instant::now();
     let root = Overlay::new(stack).upper(upper(args)).mount()?;

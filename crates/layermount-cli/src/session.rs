@@ -1,12 +1,13 @@
 //! What every command about images begins with: the store, the search for the image, and its layers.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use layermount::store::{self, Durability, RealizeOptions};
 use layermount::{
-    Content, Docker, ErrorKind, Image, LayerStack, Limits, Located, OciLayouts, Platform, Reference, RootfsDirectories,
-    Sources, Store, StoredImages,
+    Content, Docker, ErrorKind, IdMaps, Image, Lacking, LayerStack, Limits, Located, OciLayouts, Platform, Reference,
+    RootfsDirectories, Sources, Store, StoredImages,
 };
 
 use crate::args::{Backing, Choice, Global, Making};
@@ -14,12 +15,21 @@ use crate::failure::{Failure, Result};
 use crate::progress::Bars;
 use crate::report::{Phase, Report};
 use crate::text::counted;
+use crate::users::{Entrance, Inside};
 
 /// The store and whom to tell, for one command.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) report: Report,
     pub(crate) store: Store,
+    door: RefCell<Door>,
+}
+
+/// The way into a user namespace.
+#[derive(Debug)]
+enum Door {
+    Ahead(Entrance),
+    Behind(Inside),
 }
 
 /// Layers that can be mounted.
@@ -37,7 +47,7 @@ impl Session {
         let path = global.store.clone().or_else(from_environment).map_or_else(Store::default_path, Ok)?;
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
-        Ok(Self { report: Report::new(global), store })
+        Ok(Self { report: Report::new(global), store, door: RefCell::new(Door::Behind(Inside::default())) })
     }
 
     /// Whether what is made from now on has to survive a power cut.
@@ -46,6 +56,22 @@ impl Session {
             self.store = self.store.durability(Durability::Power);
         }
         self
+    }
+
+    /// Has layers made and mounted in a user namespace.
+    pub(crate) fn entering(self, entrance: Entrance) -> Self {
+        self.door.replace(Door::Ahead(entrance));
+        self
+    }
+
+    /// Goes there now; [`Session::realize`] does so if it has not been done.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let inside = match self.door.replace(Door::Behind(Inside::default())) {
+            Door::Ahead(entrance) => entrance.enter()?,
+            Door::Behind(inside) => inside,
+        };
+        self.door.replace(Door::Behind(inside));
+        Ok(())
     }
 
     /// Finds the image that somebody typed.
@@ -80,6 +106,7 @@ impl Session {
     /// Makes the layers of the image that somebody typed ready to be mounted.
     pub(crate) fn realize(&self, image: &Image, typed: &str, choice: &Choice, making: &Making) -> Result<Realized> {
         let since = Instant::now();
+        self.enter()?;
         let bars = Bars::new(self.report);
         let limits = making.limits.iter().fold(Limits::default(), |limits, set| limits.with(set.limit, set.value));
         let options = RealizeOptions::default().backing(making.backing.into()).limits(limits).progress(&bars);
@@ -98,7 +125,42 @@ impl Session {
             (count, 0) => format!("{} ready", counted(count, "layer")),
             (count, unpacked) => format!("{} ready, {unpacked} unpacked now", counted(count, "layer")),
         });
+        // Once: whoever uses the image later has been told.
+        if unpacked > 0 {
+            self.tell_lacking(stack.lacking());
+        }
         Ok(Realized { stack, unpacked })
+    }
+
+    /// The IDs of the program, where they are not those of the process.
+    pub(crate) fn kept_ids(&self) -> Option<IdMaps> {
+        match &*self.door.borrow() {
+            Door::Behind(inside) => inside.kept.clone(),
+            Door::Ahead(_) => None,
+        }
+    }
+
+    /// Says what the image has and this user cannot have.
+    fn tell_lacking(&self, lacking: Lacking) {
+        let counted = |count, what| counted(usize::try_from(count).unwrap_or(usize::MAX), what);
+        if lacking.owners > 0 {
+            let files = counted(lacking.owners, "file");
+            self.report
+                .warn(&format!("{files} of other users belong to root in this user's layers, as there is nobody else"));
+            if let Door::Behind(Inside { single: Some(error), .. }) = &*self.door.borrow() {
+                self.report.warn(&format!("{error:#}"));
+                if let Some(hint) = error.hint() {
+                    self.report.hint(&hint);
+                }
+            }
+        }
+        if lacking.devices > 0 {
+            self.report.detail(&format!("{} left out: only root can make them", counted(lacking.devices, "device")));
+        }
+        if lacking.xattrs > 0 {
+            let xattrs = counted(lacking.xattrs, "extended attribute");
+            self.report.detail(&format!("{xattrs} left out: this file system, or this user, cannot have them"));
+        }
     }
 }
 

@@ -17,9 +17,14 @@ use crate::report::Report;
 use crate::session::Session;
 use crate::table::Table;
 use crate::text::{bytes, counted, pretty, printable};
+use crate::users::Entrance;
 
 pub(crate) fn store(command: StoreCommand, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let Session { store, report } = Session::open(global)?;
+    let Session { store, report, .. } = Session::open(global)?;
+    if !matches!(command, StoreCommand::Prune { .. }) {
+        // Files that other users of a map own are closed to this one outside of it.
+        Entrance::if_possible()?.enter()?;
+    }
     match command {
         StoreCommand::Ls { json } => list(&store, json, out),
         StoreCommand::Df { json } => usage(&store, json, out),
@@ -169,7 +174,12 @@ fn needing(store: &Store, layers: &BTreeSet<&PathBuf>) -> Vec<String> {
 }
 
 fn prune(store: &Store, all: bool, report: Report, out: &mut dyn Write) -> Result<()> {
-    let pruned = store.prune(&PruneOptions::default().all_images(all))?;
+    // From outside, because from inside of a user namespace the mounts of the others are not seen.
+    let mut pruned = store.prune(&PruneOptions::default().all_images(all))?;
+    if pruned.to_be_swept {
+        Entrance::if_possible()?.enter()?;
+        pruned.bytes += store.sweep()?.bytes;
+    }
     for name in &pruned.in_use {
         report.warn(&format!("{name} is in use and stays"));
     }

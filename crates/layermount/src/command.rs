@@ -1,6 +1,7 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
 mod error;
+mod inner;
 mod launch;
 mod prepare;
 mod process;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::enter::{Access, Furnish};
 use crate::image::{Image, Platform};
+use crate::userns::IdMaps;
 
 /// A program to be run inside an image, and how.
 ///
@@ -44,6 +46,7 @@ struct Entering {
     namespaces: Option<Namespaces>,
     furnish: Option<Furnish>,
     binds: Vec<crate::enter::Bind>,
+    user_namespace: Option<IdMaps>,
 }
 
 impl Command {
@@ -178,6 +181,16 @@ impl Command {
     /// The namespaces that the program gets to itself, besides the mount namespace.
     pub fn namespaces(&mut self, namespaces: Namespaces) -> &mut Self {
         self.entering.namespaces = Some(namespaces);
+        self
+    }
+
+    /// Puts the program into a user namespace of its own, inside of all other namespaces: over what was mounted for it, it has no
+    /// say. `outside` of the maps are IDs as they are where the caller is; one that has [entered](crate::UserNamespace::enter) a
+    /// namespace, or is root, may map any of them, and everybody else itself alone.
+    ///
+    /// Files that belong to an ID that is not mapped are nobody's inside.
+    pub fn user_namespace(&mut self, maps: IdMaps) -> &mut Self {
+        self.entering.user_namespace = Some(maps);
         self
     }
 

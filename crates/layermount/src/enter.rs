@@ -41,13 +41,10 @@ impl RootMount {
     ///
     /// As for [`RootMount::pivot`].
     pub fn pivot_with(self, furnish: &Furnish) -> Result<Entered> {
-        let threads = threads().map_err(EnterError::Threads)?;
-        if threads != 1 {
-            return Err(EnterError::MultiThreaded { threads }.into());
-        }
+        check_single_threaded()?;
         let uname = rustix::system::uname();
-        let user_namespace = !self.caller.may_mount;
-        let single_user = user_namespace || self.caller.is_sole_user();
+        let user_namespace = self.caller.needs_user_namespace();
+        let single_user = self.caller.ends_as_sole_user();
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices,
             user_namespace: self.caller.ends_in_user_namespace(),
@@ -106,6 +103,14 @@ impl Entered {
     }
 }
 
+/// Namespaces that the kernel lets only a process with one thread leave.
+pub(crate) fn check_single_threaded() -> Result<()> {
+    match threads().map_err(EnterError::Threads)? {
+        1 => Ok(()),
+        threads => Err(EnterError::MultiThreaded { threads }.into()),
+    }
+}
+
 /// How many threads this process has.
 ///
 /// `pthread_join(3)` returns when a thread has let go of its memory, and a moment later the kernel takes it off the list: those
@@ -128,7 +133,7 @@ fn threads() -> Result<usize, SyscallError> {
 /// An image that cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnterError {
-    #[error("this process has {threads} threads, and only a process with one can move into an image")]
+    #[error("this process has {threads} threads, and only a process with one can move into other namespaces")]
     MultiThreaded { threads: usize },
     #[error("cannot count the threads of this process")]
     Threads(#[source] SyscallError),
@@ -155,7 +160,7 @@ impl Fault for EnterError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::MultiThreaded { .. } => "pivot before threads are started, or spawn a child".to_owned(),
+            Self::MultiThreaded { .. } => "move before threads are started, or spawn a child".to_owned(),
             Self::Threads(_) => "/proc must be mounted".to_owned(),
             Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
             Self::BindPath { .. } => return None,

@@ -31,6 +31,7 @@
 //!
 //! What it uses of the kernel, since when, and what happens without it stands in the `README`.
 
+mod caller;
 mod command;
 mod decode;
 mod digest;
@@ -69,5 +70,6 @@ pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};
-pub use stack::{Flattened, LayerStack, StackedLayer};
+pub use stack::{Flattened, Lacking, LayerStack, StackedLayer};
 pub use store::Store;
+pub use userns::{IdMaps, IdRange, ParseIdMapsError, UserNamespace};

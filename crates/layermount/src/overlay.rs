@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags};
 
+use crate::caller::Caller;
 use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::kernel::Kernel;
 use crate::mountinfo::User;
 use crate::script::{At, Script, Step};
 use crate::stack::LayerStack;
-use crate::userns::Caller;
 use steps::{MAX_LAYERS, Parts};
 use upper::Persistent;
 
@@ -153,6 +153,11 @@ impl RootMount {
         self.mount.as_ref().map(AsFd::as_fd)
     }
 
+    /// What is below, once that is mounted.
+    pub(crate) fn into_stack(self) -> LayerStack {
+        self.stack
+    }
+
     pub(crate) fn is_read_only(&self) -> bool {
         self.upper == Upper::ReadOnly
     }
@@ -247,7 +252,7 @@ impl Fault for OverlayError {
             }
             Self::UpperBusy { .. } => "wait until it has ended, or choose another directory".to_owned(),
             Self::AttachUnprivileged => {
-                "run as root, or enter the image instead: a user namespace's mounts are seen inside of it only"
+                "run as root, or work in a mount namespace of your own: a user namespace's mounts are seen inside of it only"
                     .to_owned()
             }
             _ => return None,

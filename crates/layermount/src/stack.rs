@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SyscallContext;
 use crate::image::OverlayXattrs;
+use crate::unpack::Skipped;
 
 /// Layers as directories in overlayfs form, base first, each with what keeps it from being removed.
 ///
@@ -20,6 +21,20 @@ pub struct LayerStack {
     layers: Vec<StackedLayer>,
     xattrs: OverlayXattrs,
     root: RootAttributes,
+    skipped: Skipped,
+}
+
+/// What an image has and its layers lack, because whoever unpacked them could not have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lacking {
+    /// Files that belong to other users than root in the image, and to root here: without ranges of subordinate IDs
+    /// ([`IdMaps::granted`](crate::IdMaps::granted)) there is no other user.
+    pub owners: u64,
+    /// Devices, which only root in the initial user namespace can make.
+    pub devices: u64,
+    /// Extended attributes that the file system or the user cannot have.
+    pub xattrs: u64,
 }
 
 /// One directory of a [`LayerStack`]: a layer, or all layers of an image in EROFS files.
@@ -118,7 +133,17 @@ impl LayerStack {
     }
 
     pub(crate) fn new(layers: Vec<StackedLayer>, xattrs: OverlayXattrs, root: RootAttributes) -> Self {
-        Self { layers, xattrs, root }
+        Self { layers, xattrs, root, skipped: Skipped::default() }
+    }
+
+    pub(crate) fn with_skipped(self, skipped: Skipped) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// What the layers lack, as it was noted when they were made.
+    pub fn lacking(&self) -> Lacking {
+        let Skipped { owners, devices, xattrs } = self.skipped;
+        Lacking { owners, devices, xattrs }
     }
 
     /// The layers, base first.

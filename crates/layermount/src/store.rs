@@ -296,6 +296,12 @@ impl Store {
         prune::prune(&self.root, options)
     }
 
+    /// Removes what processes have left behind that died in the middle of making or removing layers. [`Store::prune`] does so,
+    /// too, and so does whoever makes a layer.
+    pub fn sweep(&self) -> Result<Pruned> {
+        prune::sweep_only(&self.root)
+    }
+
     /// Writes the layer's archive, uncompressed and byte for byte as its diff ID covers it. Returns its length.
     ///
     /// # Errors

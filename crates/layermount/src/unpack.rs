@@ -32,6 +32,7 @@ pub(crate) use remove::remove_tree;
 
 use std::ffi::CString;
 use std::io::{BufRead, Write};
+use std::iter::Sum;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
@@ -160,8 +161,21 @@ impl OpenEnds {
 /// What an ordinary user could not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Skipped {
+    /// Entries that belong to somebody else than root, and here to the caller.
+    #[serde(default)]
+    pub(crate) owners: u64,
     pub(crate) devices: u64,
     pub(crate) xattrs: u64,
+}
+
+impl Sum for Skipped {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            owners: sum.owners.saturating_add(one.owners),
+            devices: sum.devices.saturating_add(one.devices),
+            xattrs: sum.xattrs.saturating_add(one.xattrs),
+        })
+    }
 }
 
 /// Unpacks the archive `tar` into the empty directory `into` and lists its files. On failure the directory holds remains:

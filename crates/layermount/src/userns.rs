@@ -1,109 +1,158 @@
-//! What the caller may do, and the user namespace that makes up for what it may not.
+//! [`UserNamespace`]: a process of an ordinary user that has all users of an image.
 //!
-//! Without `CAP_SYS_ADMIN` everything happens in a user namespace in which the caller's own uid and gid are 0 and nobody else
-//! exists: the one map that needs no set-uid helper. See user_namespaces(7), "Defining user and group ID mappings".
+//! Without it, an ordinary user's image has one user: the caller, as root. With it, and with ranges of subordinate IDs
+//! (subuid(5)), the process itself moves into a user namespace that maps those ranges, and from then on everything that it
+//! unpacks, mounts and starts has the image's own owners: the same calls, as a root that is none outside.
+//!
+//! ```text
+//! this process                  child in the new namespace       newuidmap, newgidmap
+//!   clone ------------------->    waits for the end of a pipe
+//!   starts ------------------------------------------------->      write the child's maps
+//!   goes on with its own work
+//!   waits for both <-----------------------------------------      end
+//!   opens the child's namespace, moves into it
+//!   closes the pipe --------->    ends
+//! ```
+//!
+//! The two programs are set-uid: the kernel lets nobody else map IDs that are not their own. They take about a millisecond, in
+//! which the process goes on. Sources: user_namespaces(7), newuidmap(1), subuid(5).
 
-use std::ffi::CString;
+mod error;
+mod helper;
+mod maps;
+mod ranges;
 
-use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsopen};
-use rustix::thread::{CapabilitySet, capabilities};
+pub(crate) use error::{NO_USER_NAMESPACES, UserNamespaceError};
+pub(crate) use maps::write_maps;
+pub use maps::{IdMaps, IdRange, ParseIdMapsError};
 
-use crate::image::OverlayXattrs;
-use crate::script::{Script, Step};
+use std::os::fd::{AsFd, OwnedFd};
 
-/// Shown wherever the kernel refuses to make a user namespace.
-pub(crate) const NO_USER_NAMESPACES: &str = "run as root, or let unprivileged users make user namespaces: sysctl \
-     user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu, \
-     kernel.unprivileged_userns_clone=1 on old Debian";
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// The privileges of this process, as far as they decide how things are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller {
-    /// `CAP_SYS_ADMIN` where the mount namespace belongs: may mount.
-    pub(crate) may_mount: bool,
-    /// `CAP_MKNOD` where device nodes work, that is, in the initial user namespace.
-    pub(crate) may_make_devices: bool,
-    initial_user_namespace: bool,
-    uid: u32,
-    gid: u32,
+use crate::caller::Caller;
+use crate::enter::check_single_threaded;
+use crate::error::{Result, SyscallContext};
+use crate::sys::fork::{self, Process};
+use helper::Helpers;
+
+/// A user namespace that is being made, to be entered by the process that makes it.
+///
+/// Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct UserNamespace {
+    maps: IdMaps,
+    /// `None` where the process makes its namespace itself, because it needs nobody's help with the map.
+    mapped: Option<Mapping>,
 }
 
-impl Caller {
-    /// Looks at the calling thread.
-    pub(crate) fn current() -> Self {
-        let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-        let initial_user_namespace = in_initial_user_namespace();
-        Self {
-            may_mount: effective.contains(CapabilitySet::SYS_ADMIN) && mount_namespace_is_ours(),
-            may_make_devices: initial_user_namespace
-                && effective.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD),
-            initial_user_namespace,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+/// A namespace that others write the maps of.
+#[derive(Debug)]
+struct Mapping {
+    holder: Holder,
+    helpers: Option<Helpers>,
+}
+
+/// The process that keeps a namespace until somebody else is in it.
+#[derive(Debug)]
+struct Holder {
+    process: Process,
+    /// The end of this is the process's.
+    pipe: Option<OwnedFd>,
+}
+
+impl UserNamespace {
+    /// Whether the calling thread can mount nothing where it is, for want of `CAP_SYS_ADMIN`.
+    pub fn is_needed() -> bool {
+        Caller::current().needs_user_namespace()
+    }
+
+    /// Starts to make a namespace with these maps, and does not wait for it: [`UserNamespace::enter`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) where user namespaces are forbidden, and
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when `newuidmap` or `newgidmap` is needed and not installed.
+    pub fn prepare(maps: IdMaps) -> Result<Self> {
+        if maps.is_single() {
+            return Ok(Self { maps, mapped: None });
+        }
+        let holder = Holder::start()?;
+        let helpers = if Caller::may_map_others() {
+            write_maps(holder.process.pid, &maps)?;
+            None
+        } else {
+            Some(Helpers::start(holder.process.pid, &maps)?)
+        };
+        Ok(Self { maps, mapped: Some(Mapping { holder, helpers }) })
+    }
+
+    /// The maps that it has or will have.
+    pub fn maps(&self) -> &IdMaps {
+        &self.maps
+    }
+
+    /// Moves this process into the namespace, in which it is the user that its maps say and has all capabilities. Its access to
+    /// the host's files stays what it was.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MultiThreaded`](crate::ErrorKind::MultiThreaded) when the process has more than one thread, because the
+    /// kernel moves none then, and [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when the maps are not
+    /// granted (subuid(5)) or user namespaces are forbidden. Then the process is where it was, except that a map of one user
+    /// which the kernel refuses to write leaves it in a namespace without users; it should say what the error is and end.
+    pub fn enter(self) -> Result<()> {
+        check_single_threaded()?;
+        match self.mapped {
+            None => enter_own(&self.maps),
+            Some(Mapping { holder, helpers }) => {
+                helpers.map_or(Ok(()), Helpers::finish)?;
+                holder.enter()
+            }
         }
     }
+}
 
-    /// The marks that overlayfs can read and write for this caller.
-    pub(crate) fn overlay_xattrs(&self) -> OverlayXattrs {
-        if self.is_privileged() { OverlayXattrs::Trusted } else { OverlayXattrs::User }
+/// With a map that the kernel lets everybody write: one user, oneself.
+fn enter_own(maps: &IdMaps) -> Result<()> {
+    crate::sys::namespace::unshare(UnshareFlags::NEWUSER)
+        .syscall("unshare", || "CLONE_NEWUSER".to_owned())
+        .map_err(UserNamespaceError::Create)?;
+    maps::write_own(maps)
+}
+
+impl Holder {
+    fn start() -> Result<Self> {
+        let pipe = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
+        let (reader, writer) = pipe.map_err(UserNamespaceError::Prepare)?;
+        let mut writer = Some(writer);
+        let process = fork::start_unnoticed(nix::libc::CLONE_NEWUSER, &mut || {
+            // With the writing end here, the parent's end would go unnoticed.
+            drop(writer.take());
+            let _ = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut [0_u8; 1]));
+            0
+        });
+        let process = process.syscall("clone3", || "CLONE_NEWUSER".to_owned()).map_err(UserNamespaceError::Create)?;
+        Ok(Self { process, pipe: writer.take() })
     }
 
-    /// Files may be given to any user.
-    pub(crate) fn may_chown(&self) -> bool {
-        self.is_privileged()
-    }
-
-    /// EROFS may be mounted, which is none of the file systems that the kernel leaves to user namespaces (`FS_USERNS_MOUNT`).
-    pub(crate) fn may_mount_erofs(&self) -> bool {
-        self.is_privileged()
-    }
-
-    fn is_privileged(&self) -> bool {
-        self.may_mount && self.initial_user_namespace
-    }
-
-    /// In a user namespace with a single user, as this crate makes them.
-    pub(crate) fn is_sole_user(&self) -> bool {
-        !self.initial_user_namespace
-            && std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
-    }
-
-    /// Inside, it is a user namespace that has no say over the host's network, /sys or users: one that is made for it, or the
-    /// caller's.
-    pub(crate) fn ends_in_user_namespace(&self) -> bool {
-        !self.is_privileged()
-    }
-
-    /// The namespace that a child needs in addition.
-    pub(crate) fn clone_flags(&self) -> i32 {
-        if self.may_mount { 0 } else { nix::libc::CLONE_NEWUSER }
-    }
-
-    /// Gives a fresh user namespace its map, when the caller needs one. Runs inside of it.
-    pub(crate) fn push_id_maps(&self, script: &mut Script<'_>) {
-        if self.may_mount {
-            return;
-        }
-        script.doing("map the caller's user and group to root of a user namespace");
-        let map = |id: u32| CString::new(format!("0 {id} 1")).unwrap_or_default();
-        // Before the gid map, or the kernel refuses that: user_namespaces(7), "Interaction with system calls that change
-        // process UIDs or GIDs".
-        script.push(Step::WriteProc { path: c"/proc/self/setgroups", contents: c"deny".to_owned() });
-        script.push(Step::WriteProc { path: c"/proc/self/uid_map", contents: map(self.uid) });
-        script.push(Step::WriteProc { path: c"/proc/self/gid_map", contents: map(self.gid) });
+    fn enter(self) -> Result<()> {
+        let path = format!("/proc/{}/ns/user", self.process.pid.as_raw_pid());
+        let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .syscall("open", || path)
+            .map_err(UserNamespaceError::Enter)?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))
+            .syscall("setns", || "CLONE_NEWUSER".to_owned())
+            .map_err(|cause| UserNamespaceError::Enter(cause).into())
     }
 }
 
-/// The capability counts only in the user namespace that owns the mount namespace: after `unshare --user`, which leaves the mount
-/// namespace as it was, it does not. That is the first thing that fsopen(2) looks at.
-fn mount_namespace_is_ours() -> bool {
-    !matches!(fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC), Err(Errno::PERM))
-}
-
-/// The initial user namespace, told by its inode, which is fixed (`PROC_USER_INIT_INO`). Its map, every ID to itself, can be had
-/// by others too.
-fn in_initial_user_namespace() -> bool {
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == INITIAL)
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        // It ends now, and would be a zombie otherwise.
+        let _ = fork::wait_unnoticed(&self.process);
+    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::value::{absolute_path, network};
+use crate::users::Users;
+
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
 const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
@@ -81,6 +83,10 @@ pub(crate) struct RunArgs {
     /// The host name: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
     pub(crate) uts: Sharing,
+
+    /// The users inside: auto, keep-id (oneself in place of root), host (root's default) or map:INSIDE:OUTSIDE:COUNT[,...]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) userns: Option<Users>,
 
     /// The network; host is the only one so far
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]

@@ -55,6 +55,7 @@ pub(crate) struct LaunchError {
 
 fn describe(stage: Stage, what: &str) -> String {
     match stage {
+        Stage::UserNamespace => "cannot make a user namespace for the program".to_owned(),
         Stage::Streams => "cannot set up the standard streams".to_owned(),
         Stage::UserNotFound => format!("the image has no user {what:?}"),
         Stage::GroupNotFound => format!("the image has no group {what:?}"),
@@ -117,12 +118,14 @@ impl Fault for LaunchError {
     fn hint(&self) -> Option<String> {
         let errno = self.cause.as_ref().map(SyscallError::errno);
         Some(match (self.stage, errno) {
+            (Stage::UserNamespace, _) => crate::userns::NO_USER_NAMESPACES.to_owned(),
             (Stage::UserNotFound | Stage::GroupNotFound, _) => {
                 "names are looked up in the image's own /etc/passwd and /etc/group; a number needs no entry there"
                     .to_owned()
             }
             (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
-                "without privileges there is only root inside, mapped to yourself: run as user 0, or as root outside"
+                "there is no such user inside: without ranges in /etc/subuid and /etc/subgid there is only root, mapped to \
+                 yourself (run as user 0, or as root outside)"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

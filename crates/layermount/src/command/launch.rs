@@ -49,7 +49,8 @@ pub(super) struct Launch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stage {
-    Streams = Stage::FIRST,
+    UserNamespace = Stage::FIRST,
+    Streams,
     UserNotFound,
     GroupNotFound,
     TooManyGroups,
@@ -71,6 +72,7 @@ impl Stage {
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         use Stage::*;
         [
+            UserNamespace,
             Streams,
             UserNotFound,
             GroupNotFound,
@@ -87,6 +89,11 @@ impl Stage {
         ]
         .into_iter()
         .find(|stage| *stage as u32 == failure.position)
+    }
+
+    /// As the parent is told.
+    pub(super) fn failure(self, errno: Errno) -> Failure {
+        Failure::new(self as u32, errno)
     }
 
     fn failed(self, errno: Errno) -> Stopped {

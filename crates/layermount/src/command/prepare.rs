@@ -47,6 +47,7 @@ impl Command {
             (entering.namespaces.is_some(), "a set of namespaces"),
             (entering.furnish.is_some(), "furnishing"),
             (!entering.binds.is_empty(), "a bind mount"),
+            (entering.user_namespace.is_some(), "a user namespace"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -125,6 +126,7 @@ impl Command {
         let stage = Stage::of(failure).unwrap_or(Stage::Streams);
         let program = self.entrypoint.first().or(self.arguments.first()).cloned().unwrap_or_default();
         let (what, call) = match stage {
+            Stage::UserNamespace => ("CLONE_NEWUSER".to_owned(), "unshare"),
             Stage::Streams => (String::new(), "dup2"),
             Stage::UserNotFound | Stage::TooManyGroups | Stage::Home => {
                 (self.user.split(':').next().unwrap_or_default().to_owned(), "setgroups")

@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::CommandError;
-use super::launch::ABOUT_TO_EXEC;
+use super::inner::Inner;
+use super::launch::{ABOUT_TO_EXEC, Stage};
 use super::prepare::above_streams;
 use super::process::Child;
 use super::{Command, Namespaces};
@@ -48,7 +49,7 @@ impl RootMount {
     fn spawn_command(self, command: &mut Command) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
-        let user_namespace = !self.caller.may_mount;
+        let user_namespace = self.caller.needs_user_namespace();
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices,
             user_namespace: self.caller.ends_in_user_namespace(),
@@ -66,10 +67,12 @@ impl RootMount {
             let name = name.map_err(|_| CommandError::Hostname { text: hostname.clone() })?;
             script.doing("set the hostname").push(Step::SetHostname(name));
         }
-        let (mut launch, pipes) = command.launch(user_namespace || self.caller.is_sole_user())?;
+        let (mut launch, pipes) = command.launch(self.caller.ends_as_sole_user())?;
         let mut files = script.files();
 
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
+        let maps = command.entering.user_namespace.clone();
+        let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
         let writer = above_streams(writer).map_err(system)?;
@@ -81,7 +84,10 @@ impl RootMount {
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
             let failure = match script.run(&mut files) {
-                Ok(()) => launch.run(Some(writer.as_fd())),
+                Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
+                    Ok(()) => launch.run(Some(writer.as_fd())),
+                    Err(errno) => Stage::UserNamespace.failure(errno),
+                },
                 Err(failure) => failure,
             };
             // If that fails there is nobody to tell.
@@ -95,6 +101,7 @@ impl RootMount {
                 user_namespace: user_namespace && matches!(cause.errno(), Errno::PERM | Errno::NOSPC | Errno::USERS),
                 cause,
             })?;
+        let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
         let mut child = Child::new(process);
         let mut report = Vec::new();
         if let Some(reader) = reader.take() {
@@ -103,7 +110,13 @@ impl RootMount {
                 .syscall("read", || "pipe".to_owned())
                 .map_err(system)?;
         }
+        if let Err(error) = mapped {
+            // It has nobody to be, and ends.
+            child.wait()?;
+            return Err(error);
+        }
         if report == [ABOUT_TO_EXEC] {
+            child.layers = Some(self.into_stack());
             child.stdin = pipes.stdin;
             child.stdout = pipes.stdout;
             child.stderr = pipes.stderr;
@@ -113,7 +126,7 @@ impl RootMount {
         let status = child.wait();
         Err(match reported_failure(&report) {
             None => CommandError::Died { status: status? }.into(),
-            Some(failure) if super::launch::Stage::of(&failure).is_some() => command.explain(&failure).into(),
+            Some(failure) if Stage::of(&failure).is_some() => command.explain(&failure).into(),
             Some(failure) => script.explain(&failure).into(),
         })
     }

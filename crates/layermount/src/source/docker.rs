@@ -24,11 +24,11 @@ pub use pin::Pin;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
+use crate::caller::Caller;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::image::{Config, Content, Image, ImageArchive, ImageParts, OverlayXattrs, Platform};
 use crate::reference::{DaemonImage, ImageName, Reference};
-use crate::userns::Caller;
 
 use super::{PlatformNotFound, Source};
 

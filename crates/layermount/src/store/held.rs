@@ -102,17 +102,16 @@ mod tests {
     use super::super::entry::{Record, write_record};
     use super::super::in_use::{Claim, claim};
     use super::super::root::{StoreRoot, open_or_create};
-    use super::super::shelf::ShelfKind;
+    use super::super::shelf::{Directories, ShelfKind};
     use super::*;
     use crate::digest::{ChainId, DiffId, Digest};
-    use crate::image::OverlayXattrs;
     use crate::unpack::{OpenEnds, Skipped, Unpacked};
 
     #[test]
     fn an_open_layer_is_never_let_go_of() {
         let place = tempfile::tempdir().unwrap();
         let root = StoreRoot::open(place.path().join("store")).unwrap();
-        let shelf = Shelf::open_or_create(&root, ShelfKind::Directories(OverlayXattrs::User)).unwrap();
+        let shelf = Shelf::open_or_create(&root, ShelfKind::Directories(Directories::OneOwner)).unwrap();
         let digest = Digest::sha256("layer");
         let (diff_id, chain_id) = (DiffId(digest.clone()), ChainId(digest));
         let layer = Layer { diff_id: diff_id.clone(), chain_id, descriptor: None, created_by: None };

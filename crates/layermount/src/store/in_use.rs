@@ -107,7 +107,7 @@ pub(super) fn claim(shelf: &Shelf, name: &str) -> Result<Claim> {
 pub(super) fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, layer: &Claimed) -> Result<bool> {
     let kind = shelf.kind();
     let Claimed { content: Some(content) } = layer else { return Ok(false) };
-    let end = Path::new(kind.name()).join(name).join(kind.content());
+    let end = Path::new(&kind.name()).join(name).join(kind.content());
     let mut alike = mounted.iter().filter(|path| path.ends_with(&end)).peekable();
     if alike.peek().is_none() {
         return Ok(false);
@@ -124,11 +124,11 @@ pub(super) fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, 
 mod tests {
     use super::super::root::{StoreRoot, open_or_create};
     use super::*;
-    use crate::image::OverlayXattrs;
 
     fn layer(store: &Path) -> (Shelf, OwnedFd) {
         let root = StoreRoot::open(store.to_owned()).unwrap();
-        let shelf = Shelf::open_or_create(&root, ShelfKind::Directories(OverlayXattrs::User)).unwrap();
+        let shelf =
+            Shelf::open_or_create(&root, ShelfKind::Directories(crate::store::shelf::Directories::OneOwner)).unwrap();
         let layer = open_or_create(shelf.directory().as_fd(), "diff-1").unwrap();
         let tree = open_or_create(layer.as_fd(), "fs").unwrap();
         (shelf, tree)

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FlockOperation, OFlags};
 
-use crate::error::{Error, Result, SyscallContext};
+use crate::error::{Error, ErrorKind, Result, SyscallContext};
 use crate::mountinfo;
 
 use super::entry::{Key, is_index_name};
@@ -63,6 +63,9 @@ pub struct Pruned {
     pub in_use: Vec<String>,
     /// Leftovers of processes that died in the middle of something.
     pub leftovers: usize,
+    /// Not everything that was removed is gone: some of it belongs to users of a user namespace, and only a process in that
+    /// ([`UserNamespace::enter`](crate::UserNamespace::enter)) can delete it, by [`Store::sweep`](crate::Store::sweep).
+    pub to_be_swept: bool,
     /// Bytes on disk that became free.
     pub bytes: u64,
 }
@@ -79,7 +82,7 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
         pruned.images = record::remove_all(root)?;
     }
     pruned.leftovers = sweep(root)? + record::remove_damaged(root)?;
-    for kind in ShelfKind::ALL {
+    for kind in ShelfKind::all(root)? {
         if let Some(shelf) = Shelf::open(root, kind)? {
             prune_shelf(root, &shelf, &mut pruned)?;
         }
@@ -152,7 +155,8 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
     let needed = needed_names(root)?;
     let mounted = mountinfo::overlay_directories_in_use();
     // All are moved away before the first is deleted, which may take long: nobody who needs one of the others waits for that.
-    Stage::with(root, |stage| {
+    let stage = Stage::new(root)?;
+    let take_all = || {
         for (name, need, claimed) in candidates {
             if need == Need::None && needed.contains(name) {
                 continue;
@@ -168,7 +172,24 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
             }
         }
         Ok(())
-    })
+    };
+    let taken = take_all();
+    match stage.remove() {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => pruned.to_be_swept = true,
+        removed => removed?,
+    }
+    taken
+}
+
+/// Removes what processes have left behind that died in the middle of something.
+pub(super) fn sweep_only(root: &StoreRoot) -> Result<Pruned> {
+    let mut pruned = Pruned::default();
+    if root.exists() {
+        let before = part_bytes(root, Part::Stage)?;
+        pruned.leftovers = sweep(root)?;
+        pruned.bytes = before.saturating_sub(part_bytes(root, Part::Stage)?);
+    }
+    Ok(pruned)
 }
 
 /// Lock files outlive what they guarded; one that nobody holds can go.

@@ -7,11 +7,11 @@ mod work;
 
 pub(super) use work::Work;
 
+use crate::caller::Caller;
 use crate::error::{ErrorKind, Result};
 use crate::image::{Content, Image, Layer, Located};
 use crate::limits::Limits;
 use crate::stack::LayerStack;
-use crate::userns::Caller;
 
 use super::StoreError;
 use super::held::Held;

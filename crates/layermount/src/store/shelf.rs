@@ -6,36 +6,87 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::caller::{Caller, MapId, Owners};
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::mountinfo;
+use crate::unpack::Ownership;
 
 use super::StoreError;
 use super::entry::{Entry, Key, ReadError, open_file};
 use super::in_use::{Claim, claim_soon, is_mounted};
-use super::root::{Part, StoreRoot, check_owner, open_or_create};
+use super::root::{Part, StoreRoot, check_owner, names_in, open_or_create};
 use super::stage::Stage;
 
 /// What the layers of a shelf are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShelfKind {
-    /// Directories, with overlayfs's marks in this namespace.
-    Directories(OverlayXattrs),
+    /// Directories.
+    Directories(Directories),
     /// EROFS files, and indexes of images over them.
     Files,
 }
 
+/// The two things in which directories of the same layer differ: the namespace of overlayfs's marks, and the owners of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Directories {
+    /// Root's, with all owners.
+    Trusted,
+    /// An ordinary user's, in which everything belongs to that user.
+    OneOwner,
+    /// An ordinary user's, whose owners are the image's as seen through this map.
+    Mapped(MapId),
+}
+
+const TRUSTED: &str = "dir-trusted";
+const USER: &str = "dir-user";
+const FILES: &str = "erofs";
+
+impl Directories {
+    /// Those that this caller makes and mounts.
+    pub(crate) fn of(caller: &Caller) -> Self {
+        match (caller.overlay_xattrs(), caller.owners) {
+            (OverlayXattrs::Trusted, _) => Self::Trusted,
+            (OverlayXattrs::User, Owners::Mapped(map)) => Self::Mapped(map),
+            (OverlayXattrs::User, Owners::One | Owners::All) => Self::OneOwner,
+        }
+    }
+
+    /// What becomes of a layer's owners in them.
+    pub(crate) fn ownership(self) -> Ownership {
+        match self {
+            Self::Trusted | Self::Mapped(_) => Ownership::Apply,
+            Self::OneOwner => Ownership::Squash,
+        }
+    }
+}
+
 impl ShelfKind {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::Directories(OverlayXattrs::Trusted), Self::Directories(OverlayXattrs::User), Self::Files];
+    /// Those that a store has.
+    pub(crate) fn all(root: &StoreRoot) -> Result<Vec<Self>> {
+        let Some(layers) = root.part(Part::Layers)? else { return Ok(Vec::new()) };
+        let mut names = names_in(&layers, &root.path_of(Part::Layers, ""))?;
+        names.sort_unstable();
+        Ok(names.iter().filter_map(|name| Self::named(name)).collect())
+    }
 
     /// The name of the shelf's directory.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::Directories(OverlayXattrs::Trusted) => "dir-trusted",
-            Self::Directories(OverlayXattrs::User) => "dir-user",
-            Self::Files => "erofs",
+            Self::Directories(Directories::Trusted) => TRUSTED.to_owned(),
+            Self::Directories(Directories::OneOwner) => USER.to_owned(),
+            Self::Directories(Directories::Mapped(map)) => format!("{USER}-{map}"),
+            Self::Files => FILES.to_owned(),
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            TRUSTED => Self::Directories(Directories::Trusted),
+            USER => Self::Directories(Directories::OneOwner),
+            FILES => Self::Files,
+            _ => Self::Directories(Directories::Mapped(MapId::parse(name.strip_prefix(USER)?.strip_prefix('-')?)?)),
+        })
     }
 
     /// The name of what is mounted, in the directory of a layer.
@@ -49,8 +100,8 @@ impl ShelfKind {
     /// Only root mounts EROFS.
     pub(crate) fn xattrs(self) -> OverlayXattrs {
         match self {
-            Self::Directories(xattrs) => xattrs,
-            Self::Files => OverlayXattrs::Trusted,
+            Self::Directories(Directories::Trusted) | Self::Files => OverlayXattrs::Trusted,
+            Self::Directories(Directories::OneOwner | Directories::Mapped(_)) => OverlayXattrs::User,
         }
     }
 
@@ -80,7 +131,7 @@ impl Shelf {
         let Some(layers) = root.part(Part::Layers)? else { return Ok(None) };
         let path = root.path_of(Part::Layers, kind.name());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&layers, kind.name(), flags, Mode::empty()) {
+        match rustix::fs::openat(&layers, kind.name().as_str(), flags, Mode::empty()) {
             Ok(directory) => {
                 check_owner(&directory, &path)?;
                 Ok(Some(Self { kind, directory, path }))
@@ -94,7 +145,7 @@ impl Shelf {
         let layers = root.part_or_create(Part::Layers)?;
         let path = root.path_of(Part::Layers, kind.name());
         let directory =
-            open_or_create(layers.as_fd(), kind.name()).syscall("mkdirat", || path.display().to_string())?;
+            open_or_create(layers.as_fd(), &kind.name()).syscall("mkdirat", || path.display().to_string())?;
         check_owner(&directory, &path)?;
         Ok(Self { kind, directory, path })
     }

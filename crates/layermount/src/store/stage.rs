@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::{Result, SyscallContext, SyscallError};
+use crate::error::{ErrorKind, Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
 use super::lock::try_lock;
@@ -107,7 +107,8 @@ impl Stage {
     }
 }
 
-/// Removes the stages of processes that are gone. Returns how many.
+/// Removes the stages of processes that are gone, unless they hold files of users whom this process may not touch: those of a
+/// user namespace wait for a process in it. Returns how many.
 pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
     let Some(parent) = root.part(Part::Stage)? else { return Ok(0) };
     let mut swept = 0;
@@ -117,8 +118,10 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
         // What was removed before the lock was had may have left its name to somebody else's stage.
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();
-            remove_tree(parent.as_fd(), &name)?;
-            swept += 1;
+            match remove_tree(parent.as_fd(), &name) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                removed => removed.map(|()| swept += 1)?,
+            }
         }
     }
     Ok(swept)

@@ -54,7 +54,7 @@ pub struct Usage {
 
 pub(super) fn layers(root: &StoreRoot) -> Result<Vec<StoredLayer>> {
     let mut layers = Vec::new();
-    for kind in ShelfKind::ALL {
+    for kind in ShelfKind::all(root)? {
         let Some(shelf) = Shelf::open(root, kind)? else { continue };
         for name in names_in(shelf.directory(), shelf.path())?.into_iter().filter(|name| !is_index_name(name)) {
             if let Some(entry) = shelf.entry_named(&name)? {

@@ -96,7 +96,7 @@ pub enum DamageKind {
 
 pub(super) fn verify(root: &StoreRoot, progress: &mut dyn FnMut(&StoredLayer)) -> Result<Verified> {
     let mut verified = Verified::default();
-    for kind in ShelfKind::ALL {
+    for kind in ShelfKind::all(root)? {
         if let Some(shelf) = Shelf::open(root, kind)? {
             verify_shelf(&shelf, progress, &mut verified)?;
         }

@@ -28,15 +28,23 @@ pub(crate) fn start(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result
     start_with(flags, libc::SIGCHLD, body)
 }
 
-/// As [`start`], and waits for the end; the exit code, if it ended by itself.
-///
-/// The embedding program does not notice: there is no `SIGCHLD`, and no `wait` of its own that does not ask for such children
-/// (`__WALL`) takes the status away, nor does it get lost when `SIGCHLD` is ignored (wait(2), "NOTES" and `__WCLONE`).
-pub(crate) fn run(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Option<i32>> {
-    let child = start_with(flags, 0, body)?;
+/// As [`start`], so that the embedding program does not notice: there is no `SIGCHLD`, and no `wait` of its own that does not ask
+/// for such children (`__WALL`) takes the status away, nor does it get lost when `SIGCHLD` is ignored (wait(2), "NOTES" and
+/// `__WCLONE`). It is for [`wait_unnoticed`] to wait for it.
+pub(crate) fn start_unnoticed(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
+    start_with(flags, 0, body)
+}
+
+/// Waits for the end of a child; the exit code, if it ended by itself.
+pub(crate) fn wait_unnoticed(child: &Process) -> Result<Option<i32>> {
     let all = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
     let waited = rustix::io::retry_on_intr(|| waitpid(Some(child.pid), all))?;
     Ok(waited.and_then(|(_, status)| status.exit_status()))
+}
+
+/// [`start_unnoticed`] and [`wait_unnoticed`].
+pub(crate) fn run(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Option<i32>> {
+    wait_unnoticed(&start_unnoticed(flags, body)?)
 }
 
 fn start_with(flags: libc::c_int, exit_signal: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {

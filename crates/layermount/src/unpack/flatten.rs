@@ -21,15 +21,15 @@ use super::complete::copy;
 use super::metadata::{Metadata, forget_inherited_acls, opaque_mark, proc_path};
 use super::root::{PATH, READ, open_beneath};
 use super::{Ownership, Skipped, UnpackError, UnpackOptions, c_name};
+use crate::caller::Caller;
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::layer::{Attributes, LayerLimits, Name};
 use crate::stack::{Flattened, LayerStack, RootAttributes};
-use crate::userns::Caller;
 
 /// Copies the merged tree of `stack` into `directory`, which is made unless it is there and empty.
 pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened> {
     let target = target(directory)?;
-    let ownership = if Caller::current().may_chown() { Ownership::Apply } else { Ownership::Squash };
+    let ownership = if Caller::current().is_privileged() { Ownership::Apply } else { Ownership::Squash };
     let options = UnpackOptions { xattrs: stack.xattrs(), ownership, limits: LayerLimits::default() };
     forget_inherited_acls(target.as_fd()).map_err(UnpackError::Target)?;
     let metadata = Metadata::probe(target.as_fd(), &options)?;
@@ -48,7 +48,7 @@ pub(crate) fn flatten(stack: &LayerStack, directory: &Path) -> Result<Flattened>
     };
     flat.walk()?;
     flat.finish(stack.root())?;
-    let Skipped { devices, xattrs } = flat.metadata.skipped;
+    let Skipped { devices, xattrs, .. } = flat.metadata.skipped;
     Ok(Flattened { files: flat.files, skipped_devices: devices, skipped_xattrs: xattrs })
 }
 

@@ -199,8 +199,14 @@ impl Metadata {
             .map_err(UnpackError::at(name))
     }
 
-    fn changes_owner(&self, uid: u32, gid: u32) -> bool {
-        self.ownership == Ownership::Apply && self.given != Some((uid, gid))
+    fn changes_owner(&mut self, uid: u32, gid: u32) -> bool {
+        match self.ownership {
+            Ownership::Apply => self.given != Some((uid, gid)),
+            Ownership::Squash => {
+                self.skipped.owners += u64::from((uid, gid) != (0, 0));
+                false
+            }
+        }
     }
 
     fn set_xattrs(
@@ -213,7 +219,10 @@ impl Metadata {
             match set(name, value) {
                 // A file system without such attributes.
                 Err(Errno::OPNOTSUPP) => self.skipped.xattrs += 1,
-                Err(Errno::PERM | Errno::ACCESS) if self.ownership == Ownership::Squash => self.skipped.xattrs += 1,
+                // In a user namespace: what only root may set, and ACLs that name users whom it has not.
+                Err(Errno::PERM | Errno::ACCESS | Errno::INVAL) if self.namespace == OverlayXattrs::User => {
+                    self.skipped.xattrs += 1;
+                }
                 other => other
                     .syscall("setxattr", || format!("{}, {}", quote(entry), quote(name)))
                     .map_err(UnpackError::at(entry))?,

@@ -5,12 +5,12 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use crate::caller::Caller;
 use crate::digest::DiffId;
 use crate::error::{Result, ResultExt, SyscallContext};
 use crate::image::{Content, Descriptor, Image, Layer};
 use crate::stack::{LayerStack, RootAttributes, StackedLayer};
 use crate::unpack::{UnpackOptions, complete, unpack};
-use crate::userns::Caller;
 
 use super::super::StoreError;
 use super::super::durability::{self, Durability};
@@ -63,7 +63,8 @@ fn stack_of(entries: &[Arc<Entry>], form: &Form) -> LayerStack {
         }
     }
     layers.reverse();
-    LayerStack::new(layers, form.shelf.xattrs(), root)
+    let skipped = entries.iter().map(|entry| entry.record.unpacked.skipped).sum();
+    LayerStack::new(layers, form.shelf.xattrs(), root).with_skipped(skipped)
 }
 
 impl Work<'_> {

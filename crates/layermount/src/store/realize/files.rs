@@ -85,7 +85,8 @@ pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> 
         },
     };
     let attributes = entry.record.unpacked.root.clone().unwrap_or_default();
-    Ok(Some(LayerStack::new(vec![entry.mounted(mounted)], OverlayXattrs::Trusted, attributes)))
+    let stack = LayerStack::new(vec![entry.mounted(mounted)], OverlayXattrs::Trusted, attributes);
+    Ok(Some(stack.with_skipped(entry.record.unpacked.skipped)))
 }
 
 /// The entry that is the image, and the layers that it needs, if all are there.
@@ -170,7 +171,7 @@ impl Work<'_> {
             open: OpenEnds::default(),
             entries,
             bytes,
-            skipped: Skipped { devices: 0, xattrs: skipped_xattrs },
+            skipped: Skipped { xattrs: skipped_xattrs, ..Skipped::default() },
         };
         let made = Made {
             key: Key::Diff(diff_id.clone()),
@@ -313,7 +314,7 @@ fn summary(entries: &[Arc<Entry>]) -> Unpacked {
         open: OpenEnds::default(),
         entries: unpacked().map(|unpacked| unpacked.entries).sum(),
         bytes: unpacked().map(|unpacked| unpacked.bytes).sum(),
-        skipped: Skipped { devices: 0, xattrs: unpacked().map(|unpacked| unpacked.skipped.xattrs).sum() },
+        skipped: unpacked().map(|unpacked| unpacked.skipped).sum(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
 
+use crate::caller::Caller;
 use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
 use crate::erofs::Tree;
@@ -14,15 +15,14 @@ use crate::error::{Error, Result, ResultExt};
 use crate::image::{Blobs, Content, Descriptor, Image, Layer};
 use crate::layer::LayerLimits;
 use crate::limits::{Limit, Limits};
-use crate::unpack::{Ownership, UnpackOptions};
-use crate::userns::Caller;
+use crate::unpack::UnpackOptions;
 
 use super::super::StoreError;
 use super::super::archive;
 use super::super::held::Held;
 use super::super::lock::KeyLock;
 use super::super::root::StoreRoot;
-use super::super::shelf::{Shelf, ShelfKind};
+use super::super::shelf::{Directories, Shelf, ShelfKind};
 use super::super::stage::Stage;
 use super::streams::{Metered, Watched};
 use super::{LayerEvent, RealizeOptions};
@@ -44,10 +44,10 @@ pub(super) enum Make {
 
 impl Form {
     pub(super) fn directories(caller: &Caller, limits: &Limits) -> Self {
-        let xattrs = caller.overlay_xattrs();
-        let ownership = if caller.may_chown() { Ownership::Apply } else { Ownership::Squash };
+        let directories = Directories::of(caller);
+        let (xattrs, ownership) = (caller.overlay_xattrs(), directories.ownership());
         Self {
-            shelf: ShelfKind::Directories(xattrs),
+            shelf: ShelfKind::Directories(directories),
             make: Make::Directory(UnpackOptions { xattrs, ownership, limits: limits.layer() }),
             decode: limits.decode(),
         }

@@ -1,0 +1,78 @@
+//! A user namespace for the program alone, inside of everything that was mounted for it.
+//!
+//! ```text
+//! parent                          child, inside the image
+//!                                   unshare(CLONE_NEWUSER)
+//!   reads a byte  <---------------- writes it
+//!   writes the child's ID maps
+//!   writes a byte ----------------> reads it, and is somebody
+//! ```
+//!
+//! A map of more than oneself takes privileges in the namespace around, which the child has left.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+use crate::error::{Result, SyscallContext, SyscallError};
+use crate::sys::namespace::unshare;
+use crate::userns::{IdMaps, write_maps};
+
+use super::prepare::above_streams;
+
+/// One end of each of two pipes.
+#[derive(Debug)]
+struct Ends {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+/// Both sides, until there are two processes.
+#[derive(Debug)]
+pub(super) struct Inner<'a> {
+    maps: &'a IdMaps,
+    parents: Option<Ends>,
+    childs: Option<Ends>,
+}
+
+impl<'a> Inner<'a> {
+    pub(super) fn new(maps: &'a IdMaps) -> Result<Self, SyscallError> {
+        let pipe = || -> Result<_, SyscallError> {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+            Ok((above_streams(reader)?, above_streams(writer)?))
+        };
+        let (ready, go) = (pipe()?, pipe()?);
+        let parents = Some(Ends { reader: ready.0, writer: go.1 });
+        Ok(Self { maps, parents, childs: Some(Ends { reader: go.0, writer: ready.1 }) })
+    }
+
+    /// Moves the child into a namespace with these maps. Async-signal-safe.
+    pub(super) fn enter(&mut self) -> Result<(), Errno> {
+        drop(self.parents.take());
+        let Some(Ends { reader, writer }) = self.childs.take() else { return Ok(()) };
+        unshare(UnshareFlags::NEWUSER)?;
+        retry_on_intr(|| rustix::io::write(&writer, b"!"))?;
+        // Nothing comes when the parent could not write the maps, and says why.
+        if one_byte(reader.as_fd())? { Ok(()) } else { Err(Errno::PIPE) }
+    }
+
+    /// The parent's part. A child that never comes to it has failed before, and says so elsewhere.
+    pub(super) fn map(mut self, child: Pid) -> Result<()> {
+        drop(self.childs.take());
+        let Some(Ends { reader, writer }) = self.parents.take() else { return Ok(()) };
+        if one_byte(reader.as_fd()).unwrap_or(false) {
+            write_maps(child, self.maps)?;
+            // A child that was killed in the meantime needs no answer.
+            let _ = retry_on_intr(|| rustix::io::write(&writer, b"!"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether one came before the end.
+fn one_byte(pipe: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(retry_on_intr(|| rustix::io::read(pipe, &mut [0_u8; 1]))? == 1)
+}

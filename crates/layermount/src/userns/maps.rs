@@ -1,0 +1,276 @@
+//! ID maps as data.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use rustix::process::Pid;
+
+use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
+
+use super::UserNamespaceError;
+use super::ranges::{Granted, granted};
+
+/// As many as the kernel takes for one map: user_namespaces(7).
+const MAX_RANGES: usize = 340;
+
+/// Consecutive IDs: `inside`, `inside + 1`… are `outside`, `outside + 1`… in the namespace around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a line of /proc/PID/uid_map has these three fields")]
+pub struct IdRange {
+    /// The first ID in the namespace.
+    pub inside: u32,
+    /// What it is outside.
+    pub outside: u32,
+    /// How many; never 0.
+    pub count: u32,
+}
+
+/// Which users and groups there are in a user namespace, and who they are outside of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdMaps {
+    uids: Vec<IdRange>,
+    gids: Vec<IdRange>,
+}
+
+impl IdMaps {
+    /// Maps of these ranges, for users and for groups.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for what the kernel would refuse: no range or more than 340, an empty one, numbers beyond
+    /// 2^32 - 2, and ranges that overlap inside or outside.
+    pub fn new(uids: Vec<IdRange>, gids: Vec<IdRange>) -> Result<Self> {
+        check(&uids)?;
+        check(&gids)?;
+        Ok(Self { uids, gids })
+    }
+
+    /// The calling user and group, as root and nobody else. Needs no grant, and there is no other owner of a file.
+    pub fn single() -> Self {
+        let one = |outside| vec![IdRange { inside: 0, outside, count: 1 }];
+        Self { uids: one(rustix::process::geteuid().as_raw()), gids: one(rustix::process::getegid().as_raw()) }
+    }
+
+    /// The calling user and group, as root, and from 1 upwards the subordinate IDs that subuid(5) and subgid(5) grant; which
+    /// other rootless tools (podman, Docker's rootless mode) map in the same way.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when no ranges are granted, with the reason.
+    pub fn granted() -> Result<Self> {
+        let Granted { uids, gids } = granted()?;
+        let single = Self::single();
+        Ok(Self { uids: extended(&single.uids, &uids), gids: extended(&single.gids, &gids) })
+    }
+
+    /// Maps for a namespace inside of one with these: the user and group that are root there keep the numbers `uid` and
+    /// `gid`, and all others move up or down by one to make room. Files that belong to root there belong to that user here.
+    #[must_use]
+    pub fn keeping(&self, uid: u32, gid: u32) -> Self {
+        Self { uids: keeping(size(&self.uids), uid), gids: keeping(size(&self.gids), gid) }
+    }
+
+    /// The map of users.
+    pub fn uids(&self) -> &[IdRange] {
+        &self.uids
+    }
+
+    /// The map of groups.
+    pub fn gids(&self) -> &[IdRange] {
+        &self.gids
+    }
+
+    /// One user and one group, who are the caller, whatever they are called inside: the one map that needs no grant.
+    pub(super) fn is_single(&self) -> bool {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let is_only = |ranges: &[IdRange], id| matches!(ranges, [one] if one.count == 1 && one.outside == id);
+        is_only(&self.uids, uid) && is_only(&self.gids, gid)
+    }
+}
+
+/// `map:` of the command line: `INSIDE:OUTSIDE:COUNT[,…]`, for users and groups alike, or for users, a slash, and for groups.
+impl FromStr for IdMaps {
+    type Err = ParseIdMapsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseIdMapsError { text: text.chars().take(200).collect() };
+        let ranges = |text: &str| -> Option<Vec<IdRange>> {
+            text.split(',')
+                .map(|range| {
+                    let numbers = range.split(':').map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
+                    let [inside, outside, count] = numbers.try_into().ok()?;
+                    Some(IdRange { inside, outside, count })
+                })
+                .collect()
+        };
+        let (uids, gids) = text.split_once('/').unwrap_or((text, text));
+        let (uids, gids) = (ranges(uids).ok_or_else(error)?, ranges(gids).ok_or_else(error)?);
+        Self::new(uids, gids).map_err(|_| error())
+    }
+}
+
+/// Not ID maps.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text:?} is not INSIDE:OUTSIDE:COUNT[,...], numbers that do not overlap, such as 0:1000:1,1:100000:65536")]
+pub struct ParseIdMapsError {
+    text: String,
+}
+
+impl Fault for ParseIdMapsError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidInput
+    }
+}
+
+fn check(ranges: &[IdRange]) -> Result<(), UserNamespaceError> {
+    let ends = |first: u32, count: u32| first.checked_add(count);
+    let sound = |range: &IdRange| {
+        range.count > 0 && ends(range.inside, range.count).is_some() && ends(range.outside, range.count).is_some()
+    };
+    let overlap = |a: u32, a_count: u32, b: u32, b_count: u32| a < b + b_count && b < a + a_count;
+    if ranges.is_empty() || ranges.len() > MAX_RANGES || !ranges.iter().all(sound) {
+        return Err(UserNamespaceError::Ranges);
+    }
+    let apart = |a: &IdRange, b: &IdRange| {
+        !overlap(a.inside, a.count, b.inside, b.count) && !overlap(a.outside, a.count, b.outside, b.count)
+    };
+    let all_apart = ranges.iter().enumerate().all(|(at, a)| ranges.iter().skip(at + 1).all(|b| apart(a, b)));
+    if all_apart { Ok(()) } else { Err(UserNamespaceError::Ranges) }
+}
+
+/// Adds ranges of the host, one after the other inside.
+fn extended(own: &[IdRange], granted: &[(u32, u32)]) -> Vec<IdRange> {
+    let mut map = own.to_vec();
+    let mut inside = size(own);
+    for &(outside, count) in granted.iter().take(MAX_RANGES - own.len()) {
+        // 2^32 - 1 stands for "no ID".
+        let count = count.min((u32::MAX - 1).saturating_sub(inside));
+        if count > 0 {
+            map.push(IdRange { inside, outside, count });
+            inside += count;
+        }
+    }
+    map
+}
+
+/// How many IDs a map has.
+fn size(map: &[IdRange]) -> u32 {
+    map.iter().fold(0, |size, range| size.saturating_add(range.count))
+}
+
+fn keeping(size: u32, id: u32) -> Vec<IdRange> {
+    let others = size.saturating_sub(1);
+    let below = others.min(id);
+    let ranges = [
+        IdRange { inside: 0, outside: 1, count: below },
+        IdRange { inside: id, outside: 0, count: 1 },
+        IdRange { inside: id.saturating_add(1), outside: below + 1, count: others - below },
+    ];
+    ranges.into_iter().filter(|range| range.count > 0).collect()
+}
+
+/// As `/proc/PID/uid_map` takes it.
+fn text(ranges: &[IdRange]) -> String {
+    let mut text = String::new();
+    for IdRange { inside, outside, count } in ranges {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{inside} {outside} {count}");
+    }
+    text
+}
+
+/// Writes the maps of this process, which has just made its namespace.
+pub(super) fn write_own(maps: &IdMaps) -> Result<()> {
+    // Before the gid map, or the kernel refuses that: user_namespaces(7), "Interaction with system calls that change
+    // process UIDs or GIDs".
+    write("self", "setgroups", "deny")?;
+    write("self", "uid_map", &text(&maps.uids))?;
+    write("self", "gid_map", &text(&maps.gids))
+}
+
+/// Writes the maps of a process in a fresh user namespace, with privileges in the one around it.
+pub(crate) fn write_maps(pid: Pid, maps: &IdMaps) -> Result<()> {
+    let process = pid.as_raw_pid().to_string();
+    write(&process, "uid_map", &text(&maps.uids))?;
+    write(&process, "gid_map", &text(&maps.gids))
+}
+
+fn write(process: &str, name: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{process}/{name}");
+    let written = (|| -> rustix::io::Result<()> {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())?;
+        // In one call, as the kernel demands; it takes all or nothing.
+        rustix::io::write(&file, text.as_bytes()).map(drop)
+    })();
+    let shown = || format!("{path}, {:?}", text.trim_end());
+    written.syscall("write", shown).map_err(|cause: SyscallError| UserNamespaceError::Map(cause).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(ranges: &[(u32, u32, u32)]) -> Vec<IdRange> {
+        ranges.iter().map(|&(inside, outside, count)| IdRange { inside, outside, count }).collect()
+    }
+
+    #[test]
+    fn maps_are_what_the_kernel_takes() {
+        let good = ranges(&[(0, 1000, 1), (1, 100_000, 65536)]);
+        assert!(IdMaps::new(good.clone(), good.clone()).is_ok());
+        for bad in [
+            &[][..],
+            &[(0, 0, 0)],
+            &[(0, u32::MAX, 1)],
+            &[(u32::MAX, 0, 1)],
+            &[(0, 1000, 2), (1, 5, 1)],
+            &[(0, 1000, 2), (5, 1001, 1)],
+        ] {
+            let error = IdMaps::new(ranges(bad), good.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}");
+        }
+        assert!(IdMaps::new(ranges(&(0..341).map(|id| (id, id, 1)).collect::<Vec<_>>()), good).is_err());
+    }
+
+    #[test]
+    fn maps_are_read() {
+        let maps: IdMaps = "0:1000:1,1:100000:65536/0:100:1".parse().unwrap();
+        assert_eq!(maps.uids(), ranges(&[(0, 1000, 1), (1, 100_000, 65536)]));
+        assert_eq!(maps.gids(), ranges(&[(0, 100, 1)]));
+        assert_eq!("0:1:1".parse::<IdMaps>().unwrap().gids(), ranges(&[(0, 1, 1)]));
+        for bad in ["", "0", "0:1", "0:1:0", "0:1:1:1", "0:1:1,", "0:1:-1", "0:1:4294967296", "0:1:1/", "a:b:c"] {
+            assert!(bad.parse::<IdMaps>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn granted_ranges_follow_each_other_inside() {
+        let own = ranges(&[(0, 1000, 1)]);
+        let map = extended(&own, &[(100_000, 65536), (300_000, 10)]);
+        assert_eq!(map, ranges(&[(0, 1000, 1), (1, 100_000, 65536), (65537, 300_000, 10)]));
+        assert_eq!(extended(&own, &[]), own);
+        let huge = extended(&own, &[(2000, u32::MAX - 2001)]);
+        assert!(check(&huge).is_ok(), "{huge:?}");
+    }
+
+    #[test]
+    fn a_kept_user_trades_places_with_root() {
+        let kept = |size, id| keeping(size, id);
+        assert_eq!(kept(1, 1000), ranges(&[(1000, 0, 1)]));
+        assert_eq!(kept(65537, 0), ranges(&[(0, 0, 1), (1, 1, 65536)]));
+        assert_eq!(kept(65537, 1000), ranges(&[(0, 1, 1000), (1000, 0, 1), (1001, 1001, 64536)]));
+        assert_eq!(kept(65537, 100_000), ranges(&[(0, 1, 65536), (100_000, 0, 1)]));
+        for id in [0, 1, 1000, 65536, 65537, 4_000_000_000] {
+            assert!(check(&kept(65537, id)).is_ok(), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_callers_own_map_is_the_single_one() {
+        assert!(IdMaps::single().is_single());
+        let uid = rustix::process::geteuid().as_raw();
+        let more = vec![IdRange { inside: 0, outside: uid, count: 2 }];
+        assert!(!IdMaps::new(more.clone(), more).unwrap().is_single());
+    }
+}
