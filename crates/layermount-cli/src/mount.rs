@@ -18,9 +18,6 @@ use crate::report::{Phase, Report};
 use crate::session::Session;
 use crate::users::{Entrance, Users};
 
-/// Where the image is for a command that needs no directory of its own: below the store.
-const MOUNT_POINT: &str = "mnt";
-
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if let Some(directory) = &args.dir {
         check_directory(directory)?;
@@ -28,13 +25,13 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if args.command.is_empty() && UserNamespace::is_needed() {
         return Err(unseen(args));
     }
-    let session = Session::open(global)?.durable(args.making.durable).entering(Entrance::begin(&Users::Default)?);
-    let image = session.resolve(&args.image, &args.choice)?;
+    let inside = Entrance::begin(&Users::Default)?.enter()?;
     if !args.command.is_empty() {
-        session.enter()?;
-        // Before the layers are opened: overlayfs takes those of its own namespace only.
+        // Before the store is opened: overlayfs takes layers of its own namespace only.
         leave_mount_namespace()?;
     }
+    let session = Session::open(global)?.durable(args.making.durable).inside(inside);
+    let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
     let upper = match &args.upper {
@@ -44,7 +41,7 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     };
     let directory = match &args.dir {
         Some(directory) => directory.clone(),
-        None => mount_point(&session)?,
+        None => session.store.mount_point()?,
     };
     Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
     session.report.phase(Phase::Mount, since, || format!("attached to {}", directory.display()));
@@ -61,13 +58,6 @@ fn unseen(args: &MountArgs) -> Failure {
     failure.with_hint(format!(
         "to mount it for one command: layermount mount {image} -- sh -c 'ls $LAYERMOUNT_ROOT'; or run as root"
     ))
-}
-
-fn mount_point(session: &Session) -> Result<PathBuf> {
-    let directory = session.store.path().join(MOUNT_POINT);
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| Failure::io(format!("cannot make {}", directory.display()), error))?;
-    Ok(directory)
 }
 
 /// What is mounted from now on is gone with this process and those that it starts.

@@ -64,8 +64,13 @@ impl Session {
         self
     }
 
-    /// Goes there now; [`Session::realize`] does so if it has not been done.
-    pub(crate) fn enter(&self) -> Result<()> {
+    /// For a process that is there already.
+    pub(crate) fn inside(self, inside: Inside) -> Self {
+        self.door.replace(Door::Behind(inside));
+        self
+    }
+
+    fn enter(&self) -> Result<()> {
         let inside = match self.door.replace(Door::Behind(Inside::default())) {
             Door::Ahead(entrance) => entrance.enter()?,
             Door::Behind(inside) => inside,
@@ -145,13 +150,15 @@ impl Session {
         let counted = |count, what| counted(usize::try_from(count).unwrap_or(usize::MAX), what);
         if lacking.owners > 0 {
             let files = counted(lacking.owners, "file");
-            self.report
-                .warn(&format!("{files} of other users belong to root in this user's layers, as there is nobody else"));
-            if let Door::Behind(Inside { single: Some(error), .. }) = &*self.door.borrow() {
-                self.report.warn(&format!("{error:#}"));
-                if let Some(hint) = error.hint() {
-                    self.report.hint(&hint);
+            match &*self.door.borrow() {
+                Door::Behind(Inside { single: Some(error), .. }) => {
+                    let why = format!("belong to root here, as there is nobody else: {error:#}");
+                    self.report.warn(&format!("{files} of other users {why}"));
+                    if let Some(hint) = error.hint() {
+                        self.report.hint(&hint);
+                    }
                 }
+                _ => self.report.warn(&format!("{files} of users that are not mapped belong to nobody here")),
             }
         }
         if lacking.devices > 0 {

@@ -45,6 +45,8 @@ impl FromStr for Users {
 #[derive(Debug)]
 pub(crate) struct Entrance {
     namespace: Option<UserNamespace>,
+    /// Its map is what the machine grants, and may turn out to be less.
+    granted: bool,
     /// Why there is only one user in it.
     single: Option<Error>,
     keeps_id: bool,
@@ -92,7 +94,7 @@ impl Entrance {
     }
 
     fn none() -> Self {
-        Self { namespace: None, single: None, keeps_id: false, needed: true }
+        Self { namespace: None, granted: false, single: None, keeps_id: false, needed: true }
     }
 
     fn granted() -> Result<Self> {
@@ -101,21 +103,18 @@ impl Entrance {
             Ok(namespace) => (namespace, None),
             Err(error) => (UserNamespace::prepare(IdMaps::single())?, Some(error)),
         };
-        Ok(Self { namespace: Some(namespace), single, keeps_id: false, needed: false })
+        Ok(Self { namespace: Some(namespace), granted: single.is_none(), single, keeps_id: false, needed: false })
     }
 
     /// Moves this process into it.
     pub(crate) fn enter(self) -> Result<Inside> {
-        let Self { namespace, mut single, keeps_id, needed } = self;
+        let Self { namespace, granted, mut single, keeps_id, needed } = self;
         let Some(namespace) = namespace else { return Ok(Inside::default()) };
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let mut maps = namespace.maps().clone();
         let mut entered = namespace.enter();
         // The helpers say only now that they do not map what is granted.
-        if let (Err(refused), None) = (&entered, &single)
-            && maps != IdMaps::single()
-            && !matches!(refused.kind(), ErrorKind::MultiThreaded)
-        {
+        if granted && entered.as_ref().is_err_and(|error| error.kind() != ErrorKind::MultiThreaded) {
             maps = IdMaps::single();
             let alone = UserNamespace::prepare(maps.clone()).and_then(UserNamespace::enter);
             single = std::mem::replace(&mut entered, alone).err();

@@ -28,8 +28,8 @@ pub struct LayerStack {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lacking {
-    /// Files that belong to other users than root in the image, and to root here: without ranges of subordinate IDs
-    /// ([`IdMaps::granted`](crate::IdMaps::granted)) there is no other user.
+    /// Files whose users there are not: without ranges of subordinate IDs ([`IdMaps::granted`](crate::IdMaps::granted)) all
+    /// belong to root, and with them, those of IDs beyond the ranges to nobody (65534). These are no set-user-ID programs then.
     pub owners: u64,
     /// Devices, which only root in the initial user namespace can make.
     pub devices: u64,

@@ -17,9 +17,12 @@
 //!   locks/index-<hex>                    who makes the index of the layers of this chain does
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for
+//!   mnt/                                 always empty; where processes with mount namespaces of their own see an image
 //! ```
 //!
-//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `<key>` is `diff-<hex>` for a layer
+//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `dir-user` is for layers in
+//! which everything belongs to the one user that there is; those with owners are in `dir-user-<map>`, after the ID map through
+//! which the owners on disk are the image's. `<key>` is `diff-<hex>` for a layer
 //! that means the same on top of any other, and `chain-<hex>` for one that needed the layers below it (it does not name the
 //! directories that its files are in, or links to a lower layer's file). Such a layer first appears as `open-<hex of the
 //! diff ID>`: verified, but not yet mountable. EROFS files are always `diff-<hex>`; what an image of several comes to is in
@@ -80,7 +83,7 @@ use crate::image::{Image, Platform};
 use crate::limits::Limit;
 use crate::stack::LayerStack;
 
-use root::StoreRoot;
+use root::{Part, StoreRoot};
 
 /// A directory that holds layers, ready to be mounted, and remembers the images that were pulled.
 ///
@@ -243,6 +246,13 @@ impl Store {
     /// Where the store lies.
     pub fn path(&self) -> &Path {
         self.root.path()
+    }
+
+    /// A directory of the store's, made when missing, in which there is never anything: for a process with a mount namespace of its
+    /// own to [attach](crate::RootMount::attach) an image to.
+    pub fn mount_point(&self) -> Result<PathBuf> {
+        self.root.part_or_create(Part::MountPoint)?;
+        Ok(self.root.path_of(Part::MountPoint, ""))
     }
 
     /// Locates every layer of `image`, or makes it as [`Backing::Auto`] says. The layers stay for as long as the stack lives.

@@ -59,7 +59,8 @@ pub(crate) struct UnpackOptions {
 /// What happens with owners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ownership {
-    /// Every file gets the owner that the layer names: as root, or in a user namespace that maps those owners.
+    /// Every file gets the owner that the layer names: as root, or in a user namespace as far as that has those owners. Files of
+    /// others are nobody's there.
     Apply,
     /// Everything belongs to the caller. Devices, and xattrs that an ordinary user may not set, are left out and counted.
     Squash,
@@ -161,7 +162,7 @@ impl OpenEnds {
 /// What an ordinary user could not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Skipped {
-    /// Entries that belong to somebody else than root, and here to the caller.
+    /// Entries that do not belong to whom the layer says.
     #[serde(default)]
     pub(crate) owners: u64,
     pub(crate) devices: u64,

@@ -22,6 +22,7 @@ pub(crate) enum Part {
     Locks,
     Images,
     Names,
+    MountPoint,
 }
 
 impl Part {
@@ -34,6 +35,7 @@ impl Part {
             Self::Locks => "locks",
             Self::Images => "images",
             Self::Names => "names",
+            Self::MountPoint => "mnt",
         }
     }
 }

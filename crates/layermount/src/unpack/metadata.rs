@@ -119,15 +119,18 @@ impl Metadata {
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
         let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
+        let mut mode = *mode;
         if self.changes_owner(*uid, *gid) {
-            fchown(fd, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))
+            let kept = self
+                .give(*uid, *gid, &|uid, gid| fchown(fd, uid, gid))
                 .syscall("fchown", || format!("{}, {uid}, {gid}", quote(name)))
                 .map_err(|source| UnpackError::Owner { entry: quote(name), uid: *uid, gid: *gid, source })?;
+            mode &= kept;
         }
         let (early, late): (Vec<_>, Vec<_>) = xattrs.iter().partition(|(name, _)| name.starts_with(b"user."));
         let set = |name: &[u8], value: &[u8]| fsetxattr(fd, name, value, XattrFlags::empty());
         self.set_xattrs(name, &early, set)?;
-        fchmod(fd, Mode::from_raw_mode(*mode)).syscall("fchmod", || quote(name)).map_err(UnpackError::at(name))?;
+        fchmod(fd, Mode::from_raw_mode(mode)).syscall("fchmod", || quote(name)).map_err(UnpackError::at(name))?;
         self.set_xattrs(name, &late, set)?;
         futimens(fd, &times(*mtime)).syscall("futimens", || quote(name)).map_err(UnpackError::at(name))
     }
@@ -149,17 +152,20 @@ impl Metadata {
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
         let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
+        let mut mode = *mode;
         if self.changes_owner(*uid, *gid) {
-            chownat(parent, name, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)), AtFlags::SYMLINK_NOFOLLOW)
+            let kept = self
+                .give(*uid, *gid, &|uid, gid| chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
                 .syscall("fchownat", || format!("{}, {uid}, {gid}, AT_SYMLINK_NOFOLLOW", quote(name)))
                 .map_err(|source| UnpackError::Owner { entry: quote(name), uid: *uid, gid: *gid, source })?;
+            mode &= kept;
         }
         // Through a descriptor of the thing itself: chmod(2) and setxattr(2) by name could be led elsewhere.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(parent, name, flags, Mode::empty()).syscall("openat", || quote(name));
         if !is_symlink {
             let fd = open().map_err(UnpackError::at(name))?;
-            chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(*mode))
+            chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(mode))
                 .syscall("chmod", || quote(name))
                 .map_err(UnpackError::at(name))?;
         }
@@ -209,6 +215,27 @@ impl Metadata {
         }
     }
 
+    /// Changes an owner. IDs that the user namespace does not map become nobody's, as the kernel would show them there, and are
+    /// counted. Returns the bits of the mode that may be kept: a program that runs as whoever owns it must not run as another.
+    fn give(&mut self, uid: u32, gid: u32, chown: Chown<'_>) -> rustix::io::Result<u32> {
+        let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match chown(user, group) {
+            Err(Errno::INVAL) if self.namespace == OverlayXattrs::User => {}
+            result => return result.map(|()| u32::MAX),
+        }
+        self.skipped.owners += 1;
+        let mut kept = u32::MAX;
+        if chown(user, None) == Err(Errno::INVAL) {
+            kept &= !0o4000;
+            nobody_or_nothing(chown(Some(Uid::from_raw(NOBODY)), None))?;
+        }
+        if chown(None, group) == Err(Errno::INVAL) {
+            kept &= !0o2000;
+            nobody_or_nothing(chown(None, Some(Gid::from_raw(NOBODY))))?;
+        }
+        Ok(kept)
+    }
+
     fn set_xattrs(
         &mut self,
         entry: &[u8],
@@ -230,6 +257,16 @@ impl Metadata {
         }
         Ok(())
     }
+}
+
+/// `overflowuid` and `overflowgid`: user_namespaces(7), "Unmapped user and group IDs".
+const NOBODY: u32 = 65534;
+
+type Chown<'a> = &'a dyn Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>;
+
+/// A map so small that it does not have even that leaves the file to its maker.
+fn nobody_or_nothing(given: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    if given == Err(Errno::INVAL) { Ok(()) } else { given }
 }
 
 /// Takes the ACLs away that a new file or directory has from the default ACL of the directory it was made in (acl(5)).

@@ -63,8 +63,8 @@ impl IdMaps {
         Ok(Self { uids: extended(&single.uids, &uids), gids: extended(&single.gids, &gids) })
     }
 
-    /// Maps for a namespace inside of one with these: the user and group that are root there keep the numbers `uid` and
-    /// `gid`, and all others move up or down by one to make room. Files that belong to root there belong to that user here.
+    /// Maps for a namespace inside of one with these, in which root and the user `uid`, and their groups, have traded places, while
+    /// all others are who they were. Files that belong to root there belong to that user here.
     #[must_use]
     pub fn keeping(&self, uid: u32, gid: u32) -> Self {
         Self { uids: keeping(size(&self.uids), uid), gids: keeping(size(&self.gids), gid) }
@@ -159,12 +159,18 @@ fn size(map: &[IdRange]) -> u32 {
 }
 
 fn keeping(size: u32, id: u32) -> Vec<IdRange> {
-    let others = size.saturating_sub(1);
-    let below = others.min(id);
+    if id == 0 {
+        return vec![IdRange { inside: 0, outside: 0, count: size }];
+    }
     let ranges = [
-        IdRange { inside: 0, outside: 1, count: below },
+        IdRange { inside: 0, outside: id, count: u32::from(id < size) },
+        IdRange { inside: 1, outside: 1, count: id.min(size).saturating_sub(1) },
         IdRange { inside: id, outside: 0, count: 1 },
-        IdRange { inside: id.saturating_add(1), outside: below + 1, count: others - below },
+        IdRange {
+            inside: id.saturating_add(1),
+            outside: id.saturating_add(1),
+            count: size.saturating_sub(id.saturating_add(1)),
+        },
     ];
     ranges.into_iter().filter(|range| range.count > 0).collect()
 }
@@ -256,13 +262,14 @@ mod tests {
 
     #[test]
     fn a_kept_user_trades_places_with_root() {
-        let kept = |size, id| keeping(size, id);
-        assert_eq!(kept(1, 1000), ranges(&[(1000, 0, 1)]));
-        assert_eq!(kept(65537, 0), ranges(&[(0, 0, 1), (1, 1, 65536)]));
-        assert_eq!(kept(65537, 1000), ranges(&[(0, 1, 1000), (1000, 0, 1), (1001, 1001, 64536)]));
-        assert_eq!(kept(65537, 100_000), ranges(&[(0, 1, 65536), (100_000, 0, 1)]));
+        assert_eq!(keeping(1, 1000), ranges(&[(1000, 0, 1)]));
+        assert_eq!(keeping(65537, 0), ranges(&[(0, 0, 65537)]));
+        assert_eq!(keeping(65537, 1), ranges(&[(0, 1, 1), (1, 0, 1), (2, 2, 65535)]));
+        assert_eq!(keeping(65537, 1000), ranges(&[(0, 1000, 1), (1, 1, 999), (1000, 0, 1), (1001, 1001, 64536)]));
+        assert_eq!(keeping(65537, 65536), ranges(&[(0, 65536, 1), (1, 1, 65535), (65536, 0, 1)]));
+        assert_eq!(keeping(65537, 100_000), ranges(&[(1, 1, 65536), (100_000, 0, 1)]));
         for id in [0, 1, 1000, 65536, 65537, 4_000_000_000] {
-            assert!(check(&kept(65537, id)).is_ok(), "{id}");
+            assert!(check(&keeping(65537, id)).is_ok(), "{id}");
         }
     }
 
