@@ -100,9 +100,15 @@ impl Session {
 
     /// Bare names are searched in the store and then in Docker, which is asked only if it comes to that.
     fn sources(&self, choice: &Choice) -> layermount::Result<Sources> {
+        let mut docker = docker(choice)?;
+        if let Door::Ahead(entrance) = &*self.door.borrow()
+            && let Some(maps) = entrance.maps()
+        {
+            docker = docker.id_maps(maps.clone());
+        }
         Ok(Sources::new(vec![
             Box::new(StoredImages::at(self.store.path())),
-            Box::new(docker(choice)?),
+            Box::new(docker),
             Box::new(OciLayouts),
             Box::new(RootfsDirectories),
         ]))

@@ -106,6 +106,11 @@ impl Entrance {
         Ok(Self { namespace: Some(namespace), granted: single.is_none(), single, keeps_id: false, needed: false })
     }
 
+    /// The maps that it will have, if all goes well.
+    pub(crate) fn maps(&self) -> Option<&IdMaps> {
+        self.namespace.as_ref().map(UserNamespace::maps)
+    }
+
     /// Moves this process into it.
     pub(crate) fn enter(self) -> Result<Inside> {
         let Self { namespace, granted, mut single, keeps_id, needed } = self;

@@ -102,6 +102,8 @@ pub(crate) enum StoreError {
     ForeignOwner { path: PathBuf, owner: u32, user: u32 },
     #[error("{} can be written by others (mode {mode:04o})", path.display())]
     WritableByOthers { path: PathBuf, mode: u32 },
+    #[error("anybody can put another store in place of this one: {} is open to all (mode {mode:04o})", path.display())]
+    UnsafeParent { path: PathBuf, mode: u32 },
     #[error("layer {diff_id} is not in the store at {} in the form that this user mounts", store.display())]
     LayerGone { diff_id: String, store: PathBuf },
     #[error("{file} in the store is malformed")]
@@ -149,7 +151,9 @@ impl Fault for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoHome => ErrorKind::InvalidInput,
-            Self::ForeignOwner { .. } | Self::WritableByOthers { .. } => ErrorKind::PermissionDenied,
+            Self::ForeignOwner { .. } | Self::WritableByOthers { .. } | Self::UnsafeParent { .. } => {
+                ErrorKind::PermissionDenied
+            }
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } | Self::NoSuchLayer { .. } => {
                 ErrorKind::BlobNotFound
             }
@@ -182,6 +186,9 @@ impl Fault for StoreError {
             Self::WritableByOthers { .. } => {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }
+            Self::UnsafeParent { .. } => {
+                "take the others' write permission away (chmod o-w), or make it sticky (chmod +t)"
+            }
             Self::LayerGone { .. } => "pull the image again from the place where it came from",
             Self::ErofsUnavailable { .. } => {
                 "it takes Linux 6.12 and a store on ext4, xfs or btrfs (not on tmpfs or overlayfs); or use --backing dir"
@@ -210,7 +217,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// A store that another user owns or can write to is refused: its layers could not be trusted.
+    /// A store that another user owns, can write to or can put another in place of is refused: its layers could not be trusted.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { root: StoreRoot::open(path.into())? })
     }

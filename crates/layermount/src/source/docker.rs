@@ -18,6 +18,7 @@ pub(super) mod fuzzing;
 mod http;
 mod locate;
 mod pin;
+mod rootless;
 
 pub use pin::Pin;
 
@@ -29,6 +30,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::image::{Config, Content, Image, ImageArchive, ImageParts, OverlayXattrs, Platform};
 use crate::reference::{DaemonImage, ImageName, Reference};
+use crate::userns::IdMaps;
 
 use super::{PlatformNotFound, Source};
 
@@ -48,6 +50,7 @@ const MAX_PARENTS: usize = 1000;
 #[derive(Debug, Default)]
 pub struct Docker {
     host: Option<Endpoint>,
+    maps: Option<IdMaps>,
     engine: OnceLock<Engine>,
 }
 
@@ -56,7 +59,15 @@ impl Docker {
     ///
     /// [`Docker::default`] is the one that `docker` would talk to: `DOCKER_HOST`, the current context, or the usual sockets.
     pub fn at(host: &str) -> Result<Self> {
-        Ok(Self { host: Some(host.parse()?), engine: OnceLock::new() })
+        Ok(Self { host: Some(host.parse()?), maps: None, engine: OnceLock::new() })
+    }
+
+    /// Says through which ID maps the layers will be mounted, for a process that is going to
+    /// [enter](crate::UserNamespace::enter) a user namespace: where a rootless engine has the same, its layers are used in place.
+    #[must_use]
+    pub fn id_maps(mut self, maps: IdMaps) -> Self {
+        self.maps = Some(maps);
+        self
     }
 
     /// Keeps the engine from deleting `image` until the pin is released.
@@ -109,7 +120,8 @@ impl Docker {
         };
         let inspect = for_platform(engine, inspect, wanted)?;
         let local = matches!(engine.endpoint(), Endpoint::Unix(_));
-        let placement = locate::place(&inspect, local, readable, || engine.info().cloned())?;
+        let shares_ids = || rootless::shares_ids(engine.endpoint(), self.maps.as_ref());
+        let placement = locate::place(&inspect, local, readable, &shares_ids, || engine.info().cloned())?;
         let history = engine.history(&inspect.id.to_string())?;
         let document = config::document(&inspect, &history).map_err(|source| DockerError::Malformed {
             endpoint: engine.endpoint().to_string(),

@@ -126,6 +126,7 @@ impl StoreRoot {
     /// An adopted fd never changes.
     fn adopt(&self, fd: OwnedFd) -> Result<()> {
         check_owner(&fd, &self.path)?;
+        check_parents(&self.path)?;
         let _ = self.fd.set(fd);
         Ok(())
     }
@@ -145,6 +146,20 @@ pub(super) fn check_owner(directory: &OwnedFd, path: &Path) -> Result<()> {
     let mode = stat.st_mode & 0o7777;
     if mode & 0o022 != 0 {
         return Err(StoreError::WritableByOthers { path: path.to_owned(), mode }.into());
+    }
+    Ok(())
+}
+
+/// Checks that nobody else can put another directory in the store's place, such as an old one of the same user's. In a sticky
+/// directory (`/tmp`) nobody can, once it is there.
+fn check_parents(path: &Path) -> Result<()> {
+    for parent in path.ancestors().skip(1) {
+        // What may not even be looked at may not be written to either.
+        let Ok(stat) = rustix::fs::stat(parent) else { continue };
+        let mode = stat.st_mode & 0o7777;
+        if mode & 0o1002 == 0o0002 {
+            return Err(StoreError::UnsafeParent { path: parent.to_owned(), mode }.into());
+        }
     }
     Ok(())
 }

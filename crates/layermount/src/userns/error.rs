@@ -30,6 +30,8 @@ pub(crate) enum UserNamespaceError {
     Create(#[source] SyscallError),
     #[error("cannot map the IDs of a user namespace")]
     Map(#[source] SyscallError),
+    #[error("cannot read the ID maps of a process")]
+    Maps(#[source] SyscallError),
     #[error("cannot enter the user namespace")]
     Enter(#[source] SyscallError),
 }
@@ -45,7 +47,9 @@ impl Fault for UserNamespaceError {
             }
             Self::Helper { .. } => ErrorKind::Os,
             Self::Create(cause) if is_forbidden(cause) => ErrorKind::PermissionDenied,
-            Self::Prepare(cause) | Self::Create(cause) | Self::Map(cause) | Self::Enter(cause) => cause.kind(),
+            Self::Prepare(cause) | Self::Create(cause) | Self::Map(cause) | Self::Maps(cause) | Self::Enter(cause) => {
+                cause.kind()
+            }
         }
     }
 

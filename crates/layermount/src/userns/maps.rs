@@ -70,6 +70,29 @@ impl IdMaps {
         Self { uids: keeping(size(&self.uids), uid), gids: keeping(size(&self.gids), gid) }
     }
 
+    /// Those of a process, as they look from the calling thread's namespace: proc_pid_uid_map(5).
+    pub(crate) fn of_process(process: &str) -> Result<Self> {
+        let read = |name: &str| -> Result<Vec<IdRange>> {
+            let path = format!("/proc/{process}/{name}");
+            let text = std::fs::read_to_string(&path).syscall("read", || path).map_err(UserNamespaceError::Maps)?;
+            Ok(parse(&text))
+        };
+        Ok(Self { uids: read("uid_map")?, gids: read("gid_map")? })
+    }
+
+    /// The maps of the calling thread's namespace as it sees those of others with the same: every ID is itself.
+    pub(crate) fn seen_from_inside(&self) -> Self {
+        let itself = |ranges: &[IdRange]| {
+            ranges.iter().map(|range| IdRange { outside: range.inside, ..*range }).collect::<Vec<_>>()
+        };
+        Self { uids: itself(&self.uids), gids: itself(&self.gids) }
+    }
+
+    /// Whether they map the same, however it is written.
+    pub(crate) fn maps_as(&self, other: &Self) -> bool {
+        joined(&self.uids) == joined(&other.uids) && joined(&self.gids) == joined(&other.gids)
+    }
+
     /// The map of users.
     pub fn uids(&self) -> &[IdRange] {
         &self.uids
@@ -151,6 +174,35 @@ fn extended(own: &[IdRange], granted: &[(u32, u32)]) -> Vec<IdRange> {
         }
     }
     map
+}
+
+/// Lines of three numbers.
+fn parse(text: &str) -> Vec<IdRange> {
+    text.lines()
+        .filter_map(|line| {
+            let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
+            let [inside, outside, count] = numbers.try_into().ok()?;
+            Some(IdRange { inside, outside, count })
+        })
+        .collect()
+}
+
+/// In order, and what continues a range as one with it.
+fn joined(ranges: &[IdRange]) -> Vec<IdRange> {
+    let mut ranges = ranges.to_vec();
+    ranges.sort_unstable_by_key(|range| range.inside);
+    let mut joined: Vec<IdRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let follows = |last: &IdRange| {
+            last.inside.checked_add(last.count) == Some(range.inside)
+                && last.outside.checked_add(last.count) == Some(range.outside)
+        };
+        match joined.last_mut() {
+            Some(last) if follows(last) => last.count = last.count.saturating_add(range.count),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// How many IDs a map has.
@@ -271,6 +323,20 @@ mod tests {
         for id in [0, 1, 1000, 65536, 65537, 4_000_000_000] {
             assert!(check(&keeping(65537, id)).is_ok(), "{id}");
         }
+    }
+
+    #[test]
+    fn maps_are_the_same_however_they_are_written() {
+        let maps = |uids: &str| -> IdMaps { format!("{uids}/0:0:1").parse().unwrap() };
+        assert!(maps("0:1000:1,1:100000:65536").maps_as(&maps("1:100000:65536,0:1000:1")));
+        assert!(maps("0:100000:10,10:100010:10").maps_as(&maps("0:100000:20")));
+        assert!(!maps("0:1000:1,1:100000:65536").maps_as(&maps("0:1000:1,1:200000:65536")));
+        assert!(!maps("0:1000:1").maps_as(&maps("0:1000:1,1:2000:1")));
+        let inside = maps("0:1000:1,1:100000:65536").seen_from_inside();
+        assert!(inside.maps_as(&maps("0:0:65537")));
+        let own = IdMaps::of_process("self").unwrap();
+        assert!(own.maps_as(&own.clone()));
+        assert_eq!(parse("         0       1000          1\n         1     100000      65536\n").len(), 2);
     }
 
     #[test]

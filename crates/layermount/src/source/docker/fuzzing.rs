@@ -30,7 +30,8 @@ fn inspection(documents: &[u8]) {
     let history = read::<Vec<HistoryStep>>(documents.next()).unwrap_or_default();
     let info = read::<Info>(documents.next()).unwrap_or_default();
     for readable in [OverlayXattrs::Trusted, OverlayXattrs::User] {
-        let placement = locate::place(&inspect, true, readable, || Ok(info.clone())).expect("the engine has answered");
+        let placement =
+            locate::place(&inspect, true, readable, &|| Ok(()), || Ok(info.clone())).expect("the engine has answered");
         let engine = Engine::unasked();
         let wanted = platform(&inspect).unwrap_or_else(Platform::host);
         let Ok(document) = config::document(&inspect, &history) else { return };

@@ -22,16 +22,18 @@ pub(super) enum Placement {
     Streamed { reason: String },
 }
 
-/// Decides. `readable` are the marks that the caller's own mounts read. `info` asks the engine about itself, which takes it
+/// Decides. `readable` are the marks that the caller's own mounts read, `shares_ids` whether they show the owners that a rootless
+/// engine's mounts show. `info` asks the engine about itself, which takes it
 /// seven milliseconds and more: only where it matters.
 pub(super) fn place(
     inspect: &Inspect,
     local: bool,
     readable: OverlayXattrs,
+    shares_ids: &dyn Fn() -> Result<(), String>,
     info: impl FnOnce() -> Result<Info, DockerError>,
 ) -> Result<Placement, DockerError> {
     let info = if is_plain_overlay2(inspect, readable) { Info::default() } else { info()? };
-    Ok(match locate(&info, inspect, local, readable) {
+    Ok(match locate(&info, inspect, local, readable, shares_ids) {
         Ok(located) => Placement::InPlace(located),
         Err(reason) => Placement::Streamed { reason },
     })
@@ -56,7 +58,13 @@ fn is_plain_overlay2(inspect: &Inspect, readable: OverlayXattrs) -> bool {
         })
 }
 
-fn locate(info: &Info, inspect: &Inspect, local: bool, readable: OverlayXattrs) -> Result<Located, String> {
+fn locate(
+    info: &Info,
+    inspect: &Inspect,
+    local: bool,
+    readable: OverlayXattrs,
+    shares_ids: &dyn Fn() -> Result<(), String>,
+) -> Result<Located, String> {
     if !local {
         return Err("the engine is not behind a unix socket, so its files may be elsewhere".to_owned());
     }
@@ -65,10 +73,13 @@ fn locate(info: &Info, inspect: &Inspect, local: bool, readable: OverlayXattrs) 
         return Err("the engine keeps images in containerd's store, whose directories it does not tell".to_owned());
     }
     // Their files have shifted owners: root's would look like those of user 100000.
-    for (option, what) in [("userns", "remaps user IDs (userns-remap)"), ("rootless", "runs rootless")] {
-        if info.has_security_option(option) {
-            return Err(format!("the engine {what}, so that its files have other owners than the image's"));
-        }
+    if info.has_security_option("userns") {
+        return Err("the engine remaps user IDs (userns-remap), so that its files have other owners than the image's"
+            .to_owned());
+    }
+    if info.has_security_option("rootless") {
+        let others = "the engine runs rootless, so that its files have other owners than the image's";
+        shares_ids().map_err(|why| format!("{others}: {why}"))?;
     }
     let named = inspect.graph_driver.name.as_str();
     let driver = if named.is_empty() { info.driver.as_str() } else { named };

@@ -199,7 +199,7 @@ fn what_cannot_be_used_in_place_is_streamed_and_the_reason_kept() {
         let security_options = vec!["name=userns".to_owned()];
         Ok(engine::Info { security_options, ..engine::Info::default() })
     };
-    match locate::place(&remapped, true, OverlayXattrs::Trusted, userns).unwrap() {
+    match locate::place(&remapped, true, OverlayXattrs::Trusted, &|| Ok(()), userns).unwrap() {
         Placement::Streamed { reason } => assert!(reason.contains("userns-remap"), "{reason}"),
         other => panic!("{other:?}"),
     }
@@ -326,8 +326,9 @@ fn counts_that_disagree_are_not_mounted() {
     fake.make_directories(&inspect);
     inspect.root_fs.layers.pop();
     let docker = fake.docker();
-    let place =
-        |local| locate::place(&inspect, local, OverlayXattrs::Trusted, || docker.engine()?.info().cloned()).unwrap();
+    let place = |local| {
+        locate::place(&inspect, local, OverlayXattrs::Trusted, &|| Ok(()), || docker.engine()?.info().cloned()).unwrap()
+    };
     match place(true) {
         Placement::Streamed { reason } => assert!(reason.contains("3 directories for 2 layers"), "{reason}"),
         other => panic!("{other:?}"),
