@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use layermount::store::StoredLayer;
-use layermount::{Content, Image, Layer, Located, Store};
+use layermount::{Content, Image, Lacking, Layer, Located, Store};
 use serde_json::{Value, json};
 
 use crate::failure::Result;
@@ -24,7 +24,7 @@ pub(crate) enum Place {
     /// Another engine keeps it as a directory, which is mounted as it is.
     Located { path: PathBuf, bytes: Option<u64> },
     /// The store has it, as a directory or as a file.
-    Stored { path: PathBuf, bytes: u64 },
+    Stored { path: PathBuf, bytes: u64, lacking: Lacking },
     /// It is a blob so far, in a place that is called so.
     Blob { source: String },
     /// An engine hands it out with all others.
@@ -42,8 +42,12 @@ pub(crate) fn places<'a>(image: &'a Image, store: &Store) -> Result<Vec<PlacedLa
             None => Place::Gone,
         },
         Content::Located(Located::Tree(path)) => Place::Located { path: path.clone(), bytes: None },
-        content => match stored.iter().find(|stored| holds(stored, layer)) {
-            Some(stored) => Place::Stored { path: stored.path.clone(), bytes: stored.content_bytes },
+        // Where there are several, with and without owners, the one that is more like the image.
+        content => match stored.iter().filter(|stored| holds(stored, layer)).min_by_key(|stored| stored.lacking.owners)
+        {
+            Some(StoredLayer { path, content_bytes, lacking, .. }) => {
+                Place::Stored { path: path.clone(), bytes: *content_bytes, lacking: *lacking }
+            }
             None => match content {
                 Content::Blobs(blobs) => Place::Blob { source: blobs.describe() },
                 Content::Archive(archive) => Place::Archive { source: archive.describe() },
@@ -95,6 +99,14 @@ impl PlacedLayer<'_> {
         }
     }
 
+    /// What whoever unpacked it could not have.
+    fn lacking(&self) -> Option<Lacking> {
+        match self.place {
+            Place::Stored { lacking, .. } if lacking != Lacking::default() => Some(lacking),
+            _ => None,
+        }
+    }
+
     /// Bytes of the blob, as the manifest says.
     pub(crate) fn blob_bytes(&self) -> Option<u64> {
         self.layer.descriptor.as_ref().map(|descriptor| descriptor.size())
@@ -119,6 +131,9 @@ impl PlacedLayer<'_> {
             "CreatedBy": created_by,
             "Kind": kind,
             "Place": path,
+            "Lacking": self.lacking().map(|Lacking { owners, devices, xattrs, .. }| {
+                json!({ "Owners": owners, "Devices": devices, "Xattrs": xattrs })
+            }),
         })
     }
 }

@@ -60,7 +60,12 @@ fn run_inside(
     }
 
     let since = Instant::now();
-    let root = Overlay::new(stack).upper(upper(args)).mount()?;
+    let mut upper = upper(args);
+    let scratch = if upper.needs_disk() { Some(session.store.scratch()?) } else { None };
+    if let Some(scratch) = &scratch {
+        upper = Upper::Persistent(scratch.path().to_owned());
+    }
+    let root = Overlay::new(stack).upper(upper).mount()?;
     session.report.phase(Phase::Mount, since, || "the layers and what is written are one tree".to_owned());
 
     let since = Instant::now();
@@ -72,6 +77,11 @@ fn run_inside(
     let since = Instant::now();
     let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
     session.report.phase(Phase::End, since, || describe(&ended));
+    if let Some(scratch) = scratch {
+        // Its mount is the program's, and gone with it.
+        drop(child);
+        scratch.remove()?;
+    }
     Ok(exit_code(&ended))
 }
 

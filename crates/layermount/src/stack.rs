@@ -74,6 +74,12 @@ pub struct Flattened {
     pub skipped_xattrs: u64,
 }
 
+impl From<Skipped> for Lacking {
+    fn from(Skipped { owners, devices, xattrs }: Skipped) -> Self {
+        Self { owners, devices, xattrs }
+    }
+}
+
 impl Default for RootAttributes {
     fn default() -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() }
@@ -142,8 +148,7 @@ impl LayerStack {
 
     /// What the layers lack, as it was noted when they were made.
     pub fn lacking(&self) -> Lacking {
-        let Skipped { owners, devices, xattrs } = self.skipped;
-        Lacking { owners, devices, xattrs }
+        self.skipped.into()
     }
 
     /// The layers, base first.

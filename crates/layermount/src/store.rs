@@ -61,6 +61,7 @@ mod prune;
 mod realize;
 mod record;
 mod root;
+mod scratch;
 mod shelf;
 mod stage;
 mod usage;
@@ -71,6 +72,7 @@ pub use durability::Durability;
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
+pub use scratch::Scratch;
 pub use usage::{StoredLayer, Usage};
 pub use verify::{Damage, DamageKind, Verified};
 
@@ -253,6 +255,11 @@ impl Store {
     /// Where the store lies.
     pub fn path(&self) -> &Path {
         self.root.path()
+    }
+
+    /// A fresh directory on the store's disk for what one run changes. See [`Upper::needs_disk`](crate::Upper::needs_disk).
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(&self.root)
     }
 
     /// A directory of the store's, made when missing, in which there is never anything: for a process with a mount namespace of its

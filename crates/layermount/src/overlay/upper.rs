@@ -14,11 +14,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, CWD, FlockOperation, MemfdFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::OverlayError;
 use super::spec::argument;
+use crate::caller::Caller;
 use crate::error::SyscallContext;
 use crate::mountinfo::{self, User};
 use crate::script::LayerArgument;
@@ -36,6 +37,23 @@ pub enum Upper {
     },
     /// Into this directory, made when missing, for one user at a time.
     Persistent(PathBuf),
+}
+
+impl Upper {
+    /// Whether this is an upper in memory, and memory no place for what an ordinary user deletes: a directory that was removed from
+    /// the image and made again needs an xattr, and tmpfs has those of `user.*` since Linux 6.6. Then [`Store::scratch`] is one.
+    ///
+    /// [`Store::scratch`]: crate::Store::scratch
+    pub fn needs_disk(&self) -> bool {
+        matches!(self, Self::Temporary { .. }) && !Caller::current().is_privileged() && !memory_has_user_xattrs()
+    }
+}
+
+/// A memfd is a file of the kernel's own tmpfs.
+fn memory_has_user_xattrs() -> bool {
+    fs::memfd_create(c"layermount", MemfdFlags::CLOEXEC)
+        .and_then(|file| fs::fsetxattr(&file, c"user.layermount", b"", XattrFlags::empty()))
+        .is_ok()
 }
 
 impl Default for Upper {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::digest::DiffId;
 use crate::error::{Result, SyscallError};
 use crate::image::OverlayXattrs;
+use crate::stack::Lacking;
 
 use super::entry::{Entry, is_index_name};
 use super::realize::Backing;
@@ -36,6 +37,8 @@ pub struct StoredLayer {
     pub entries: u64,
     /// Bytes of file content in the archive.
     pub content_bytes: u64,
+    /// What whoever unpacked it could not have.
+    pub lacking: Lacking,
 }
 
 /// What the store takes.
@@ -78,6 +81,7 @@ pub(super) fn stored_layer(name: String, entry: &Entry) -> StoredLayer {
         xattrs: entry.kind().xattrs(),
         entries: entry.record.unpacked.entries,
         content_bytes: entry.record.unpacked.bytes,
+        lacking: entry.record.unpacked.skipped.into(),
     }
 }
 
