@@ -43,11 +43,14 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
         Some(directory) => directory.clone(),
         None => session.store.mount_point()?,
     };
-    Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
+    let attached = Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
     session.report.phase(Phase::Mount, since, || format!("attached to {}", directory.display()));
     match args.command.split_first() {
         None => Ok(ExitCode::SUCCESS),
-        Some((program, arguments)) => Err(become_program(program, arguments, &directory)),
+        Some((program, arguments)) => {
+            attached.keep_upper_over_exec()?;
+            Err(become_program(program, arguments, &directory))
+        }
     }
 }
 

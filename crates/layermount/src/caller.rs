@@ -99,6 +99,11 @@ impl Caller {
         capabilities(None).is_ok_and(|sets| sets.effective.contains(may))
     }
 
+    /// uid 0, and not that of a user namespace, who is somebody else outside.
+    pub(crate) fn is_root_of_the_machine() -> bool {
+        rustix::process::geteuid().is_root() && in_initial_user_namespace()
+    }
+
     /// The marks that overlayfs can read and write for this caller.
     pub(crate) fn overlay_xattrs(&self) -> OverlayXattrs {
         if self.is_privileged() { OverlayXattrs::Trusted } else { OverlayXattrs::User }

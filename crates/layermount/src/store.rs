@@ -79,6 +79,7 @@ pub use verify::{Damage, DamageKind, Verified};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::caller::Caller;
 use crate::digest::{DiffId, Digest};
 use crate::error::{ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
@@ -238,13 +239,13 @@ impl Store {
         Self::open(Self::default_path()?)
     }
 
-    /// `$LAYERMOUNT_STORE`; without it `/var/lib/layermount` for root, else `$XDG_DATA_HOME/layermount` or
+    /// `$LAYERMOUNT_STORE`; without it `/var/lib/layermount` for root of the machine, else `$XDG_DATA_HOME/layermount` or
     /// `~/.local/share/layermount`.
     pub fn default_path() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()) {
             return Ok(path.into());
         }
-        if rustix::process::geteuid().is_root() {
+        if Caller::is_root_of_the_machine() {
             return Ok("/var/lib/layermount".into());
         }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

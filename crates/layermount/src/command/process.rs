@@ -10,7 +10,7 @@ use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
 
 use super::error::CommandError;
 use crate::error::{Result, SyscallContext, SyscallError};
-use crate::stack::LayerStack;
+use crate::overlay::Holds;
 use crate::sys::fork::Process;
 
 /// A program inside an image, started by [`RootMount::spawn`](crate::RootMount::spawn).
@@ -20,8 +20,9 @@ use crate::sys::fork::Process;
 pub struct Child {
     process: Process,
     status: Option<ExitStatus>,
-    /// Nobody removes the layers in the meantime. The mount table says so too, but not to those in other user namespaces.
-    pub(super) layers: Option<LayerStack>,
+    /// Nobody removes the layers or uses the upper in the meantime. The mount table says so too, but not to those in other user
+    /// namespaces.
+    pub(super) holds: Option<Holds>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
@@ -32,7 +33,7 @@ pub struct Child {
 
 impl Child {
     pub(super) fn new(process: Process) -> Self {
-        Self { process, status: None, layers: None, stdin: None, stdout: None, stderr: None }
+        Self { process, status: None, holds: None, stdin: None, stdout: None, stderr: None }
     }
 
     /// The process ID, as seen from here.

@@ -116,7 +116,7 @@ impl RootMount {
             return Err(error);
         }
         if report == [ABOUT_TO_EXEC] {
-            child.layers = Some(self.into_stack());
+            child.holds = Some(self.into_holds());
             child.stdin = pipes.stdin;
             child.stdout = pipes.stdout;
             child.stderr = pipes.stderr;

@@ -6,9 +6,10 @@
 //! DIR/work    overlayfs's own
 //! ```
 //!
-//! The kernel lets two mounts share an upper and leaves the results undefined. The lock alone cannot prevent that: it
-//! is gone once
-//! the process has become another program inside the image. So the second test looks through the mounts of all processes.
+//! The kernel lets two mounts share an upper and leaves the results undefined. The lock alone cannot prevent that: it is gone once
+//! the process has become another program inside the image. So the second test looks through the mounts of all processes. A process
+//! in a user namespace sees only those of processes in it: there, who does not keep the lock ([`Child`](crate::Child) and
+//! [`Attached`](crate::Attached) do) is not seen.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +69,7 @@ pub(super) struct Persistent {
     upper: OwnedFd,
     work: OwnedFd,
     path: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl Persistent {
@@ -115,7 +116,12 @@ impl Persistent {
         make(top.as_fd(), c"work").map_err(OverlayError::Upper)?;
         let upper = open(top.as_fd(), Path::new("upper"), OFlags::DIRECTORY | OFlags::PATH)?;
         let work = open(top.as_fd(), Path::new("work"), OFlags::DIRECTORY | OFlags::PATH)?;
-        Ok(Self { upper, work, path, _lock: lock })
+        Ok(Self { upper, work, path, lock })
+    }
+
+    /// What says that it is ours.
+    pub(super) fn into_lock(self) -> OwnedFd {
+        self.lock
     }
 
     pub(super) fn arguments(&self, reopen: bool) -> [LayerArgument<'_>; 2] {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::{ErrorKind, Result, SyscallContext, SyscallError};
+use crate::caller::Caller;
+use crate::error::{Error, ErrorKind, Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
 use super::lock::try_lock;
@@ -119,12 +120,18 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();
             match remove_tree(parent.as_fd(), &name) {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) if is_for_others(&error) => {}
                 removed => removed.map(|()| swept += 1)?,
             }
         }
     }
     Ok(swept)
+}
+
+/// Whether a tree could not be removed because of files that belong to users of a user namespace, which this process is not in.
+/// Root of the machine can remove what anybody can.
+pub(crate) fn is_for_others(error: &Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied && !Caller::is_root_of_the_machine()
 }
 
 /// Whether an open file still has a name.
