@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::args::{Global, MountArgs, UmountArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::report::{Phase, Report};
-use crate::session::Session;
+use crate::session::{Session, store_path};
 use crate::users::{Entrance, Users};
 
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
@@ -25,12 +25,14 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if args.command.is_empty() && UserNamespace::is_needed() {
         return Err(unseen(args));
     }
+    // Inside, this is root, who has another one.
+    let store = store_path(global)?;
     let inside = Entrance::begin(&Users::Default)?.enter()?;
     if !args.command.is_empty() {
         // Before the store is opened: overlayfs takes layers of its own namespace only.
         leave_mount_namespace()?;
     }
-    let session = Session::open(global)?.durable(args.making.durable).inside(inside);
+    let session = Session::open_at(store, global)?.durable(args.making.durable).inside(inside);
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
