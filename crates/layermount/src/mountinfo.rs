@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::caller::in_initial_user_namespace;
+
 /// A process that uses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -27,9 +29,16 @@ pub(crate) fn users_of(path: &Path) -> Vec<User> {
     users.map(|(pid, _)| User { pid, comm: comm(pid) }).collect()
 }
 
-/// Every directory that is a part of an overlay in any mount namespace that the caller may look into.
+/// Every directory that is a part of an overlay in any mount namespace that the caller may look into; and where that does not
+/// include all of its own user's, because it is in a user namespace and they are not, of those of everybody.
 pub(crate) fn overlay_directories_in_use() -> HashSet<PathBuf> {
-    mount_namespaces().flat_map(|(_, mounts)| overlay_directories(&mounts).collect::<Vec<_>>()).collect()
+    let tables: HashSet<Vec<u8>> = if in_initial_user_namespace() {
+        mount_namespaces().map(|(_, mounts)| mounts).collect()
+    } else {
+        // Which namespace they are in is not for everybody to know; what is mounted there is.
+        processes().filter_map(|pid| std::fs::read(format!("/proc/{pid}/mountinfo")).ok()).collect()
+    };
+    tables.iter().flat_map(|mounts| overlay_directories(mounts)).collect()
 }
 
 /// One process of each mount namespace, with its mounts.
