@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::progress::Bars;
 use crate::report::{Phase, Report};
 use crate::text::counted;
-use crate::users::{Entrance, Inside};
+use crate::users::{Entrance, Inside, sole_user};
 
 /// The store and whom to tell, for one command.
 #[derive(Debug)]
@@ -160,7 +160,11 @@ impl Session {
                         self.report.hint(&hint);
                     }
                 }
-                _ => self.report.warn(&format!("{files} of users that are not mapped belong to nobody here")),
+                _ => self.report.warn(&match sole_user() {
+                    Some(0) => format!("{files} of other users belong to root here, as there is nobody else"),
+                    Some(uid) => format!("{files} of other users belong to user {uid} here, as there is nobody else"),
+                    None => format!("{files} of users that are not mapped belong to nobody here"),
+                }),
             }
         }
         if lacking.devices > 0 {
