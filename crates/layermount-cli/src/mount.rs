@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::args::{Global, MountArgs, UmountArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::report::{Phase, Report};
-use crate::session::Session;
+use crate::session::{Session, store_path};
 use crate::users::{Entrance, Users};
 
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
@@ -25,12 +25,14 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if args.command.is_empty() && UserNamespace::is_needed() {
         return Err(unseen(args));
     }
+    // Inside, this is root, who has another one.
+    let store = store_path(global)?;
     let inside = Entrance::begin(&Users::Default)?.enter()?;
     if !args.command.is_empty() {
         // Before the store is opened: overlayfs takes layers of its own namespace only.
         leave_mount_namespace()?;
     }
-    let session = Session::open(global)?.durable(args.making.durable).inside(inside);
+    let session = Session::open_at(store, global)?.durable(args.making.durable).inside(inside);
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();
@@ -43,14 +45,11 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
         Some(directory) => directory.clone(),
         None => session.store.mount_point()?,
     };
-    let attached = Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
+    Overlay::new(stack).upper(upper).mount()?.attach(&directory)?;
     session.report.phase(Phase::Mount, since, || format!("attached to {}", directory.display()));
     match args.command.split_first() {
         None => Ok(ExitCode::SUCCESS),
-        Some((program, arguments)) => {
-            attached.keep_upper_over_exec()?;
-            Err(become_program(program, arguments, &directory))
-        }
+        Some((program, arguments)) => Err(become_program(program, arguments, &directory)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::progress::Bars;
 use crate::report::{Phase, Report};
 use crate::text::counted;
-use crate::users::{Entrance, Inside};
+use crate::users::{Entrance, Inside, sole_user};
 
 /// The store and whom to tell, for one command.
 #[derive(Debug)]
@@ -42,9 +42,11 @@ pub(crate) struct Realized {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self> {
-        let from_environment =
-            || std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let path = global.store.clone().or_else(from_environment).map_or_else(Store::default_path, Ok)?;
+        Self::open_at(store_path(global)?, global)
+    }
+
+    /// With the store that [`store_path`] named, maybe before this process became another user.
+    pub(crate) fn open_at(path: PathBuf, global: &Global) -> Result<Self> {
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
         Ok(Self { report: Report::new(global), store, door: RefCell::new(Door::Behind(Inside::default())) })
@@ -164,7 +166,11 @@ impl Session {
                         self.report.hint(&hint);
                     }
                 }
-                _ => self.report.warn(&format!("{files} of users that are not mapped belong to nobody here")),
+                _ => self.report.warn(&match sole_user() {
+                    Some(0) => format!("{files} of other users belong to root here, as there is nobody else"),
+                    Some(uid) => format!("{files} of other users belong to user {uid} here, as there is nobody else"),
+                    None => format!("{files} of users that are not mapped belong to nobody here"),
+                }),
             }
         }
         if lacking.devices > 0 {
@@ -175,6 +181,12 @@ impl Session {
             self.report.detail(&format!("{xattrs} left out: this file system, or this user, cannot have them"));
         }
     }
+}
+
+/// Where the store is, which for want of anything else depends on who asks.
+pub(crate) fn store_path(global: &Global) -> Result<PathBuf> {
+    let from_environment = || std::env::var_os("LAYERMOUNT_STORE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    Ok(global.store.clone().or_else(from_environment).map_or_else(Store::default_path, Ok)?)
 }
 
 fn platform(choice: &Choice) -> Platform {

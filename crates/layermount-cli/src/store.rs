@@ -178,7 +178,12 @@ fn prune(store: &Store, all: bool, report: Report, out: &mut dyn Write) -> Resul
     let mut pruned = store.prune(&PruneOptions::default().all_images(all))?;
     if pruned.to_be_swept {
         Entrance::if_possible()?.enter()?;
-        pruned.bytes += store.sweep()?.bytes;
+        let swept = store.sweep()?;
+        pruned.bytes += swept.bytes;
+        if swept.to_be_swept {
+            let stage = store.path().join("stage");
+            report.warn(&format!("files of users that are not mapped here stay in {}", stage.display()));
+        }
     }
     for name in &pruned.in_use {
         report.warn(&format!("{name} is in use and stays"));

@@ -135,6 +135,18 @@ impl Entrance {
     }
 }
 
+/// The one user of the user namespace that this process is in, if it has only one, and one group.
+pub(crate) fn sole_user() -> Option<u32> {
+    let only = |map: &str| {
+        let map = std::fs::read_to_string(format!("/proc/self/{map}")).ok()?;
+        match map.split_whitespace().collect::<Vec<_>>()[..] {
+            [inside, _, "1"] => inside.parse().ok(),
+            _ => None,
+        }
+    };
+    only("gid_map").and(only("uid_map"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

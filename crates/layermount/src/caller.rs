@@ -168,7 +168,7 @@ fn mount_namespace_is_ours() -> bool {
 
 /// The initial user namespace, told by its inode, which is fixed (`PROC_USER_INIT_INO`). Its map, every ID to itself, can be had
 /// by others too.
-fn in_initial_user_namespace() -> bool {
+pub(crate) fn in_initial_user_namespace() -> bool {
     const INITIAL: u64 = 0xEFFF_FFFD;
     rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == INITIAL)
 }

@@ -67,7 +67,7 @@ pub use image::{
 #[doc(hidden)]
 pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
-pub use overlay::{Attached, Overlay, OverlaySpec, RootMount, Upper};
+pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};
 pub use stack::{Flattened, Lacking, LayerStack, StackedLayer};

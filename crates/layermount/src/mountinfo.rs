@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::caller::in_initial_user_namespace;
+
 /// A process that uses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -18,30 +20,37 @@ pub(crate) struct User {
 }
 
 /// The processes in whose mount namespaces an overlay has a lower, upper or work directory at or below `path`, one for each
-/// namespace. `path` must be absolute and free of links.
-///
-/// Processes that the caller may not look into are passed over: they belong to other users.
+/// namespace that is known as one. `path` must be absolute and free of links.
 pub(crate) fn users_of(path: &Path) -> Vec<User> {
     let uses = |mounts: &[u8]| overlay_directories(mounts).any(|directory| directory.starts_with(path));
-    let users = mount_namespaces().filter(|(_, mounts)| uses(mounts));
+    let users = mount_tables().filter(|(_, mounts)| uses(mounts));
     users.map(|(pid, _)| User { pid, comm: comm(pid) }).collect()
 }
 
-/// Every directory that is a part of an overlay in any mount namespace that the caller may look into.
+/// Every directory that is a part of an overlay of the caller's own processes, or of others'.
 pub(crate) fn overlay_directories_in_use() -> HashSet<PathBuf> {
-    mount_namespaces().flat_map(|(_, mounts)| overlay_directories(&mounts).collect::<Vec<_>>()).collect()
+    mount_tables().flat_map(|(_, mounts)| overlay_directories(&mounts).collect::<Vec<_>>()).collect()
 }
 
-/// One process of each mount namespace, with its mounts.
-fn mount_namespaces() -> impl Iterator<Item = (u32, Vec<u8>)> {
-    let mut seen = HashSet::new();
+/// Different mount tables, each with one of the processes that have it.
+///
+/// Processes that the caller may not look into belong to other users and are passed over, but in a user namespace those of its own
+/// user outside are among them: which mount namespace they are in is not known there, only what is mounted in it.
+fn mount_tables() -> impl Iterator<Item = (u32, Vec<u8>)> {
+    let everybody = !in_initial_user_namespace();
+    let mut namespaces = HashSet::new();
+    let mut tables = HashSet::new();
     processes().filter_map(move |pid| {
         let process = PathBuf::from(format!("/proc/{pid}"));
-        let namespace = std::fs::read_link(process.join("ns/mnt")).ok()?;
-        if !seen.insert(namespace) {
-            return None;
+        let read = || std::fs::read(process.join("mountinfo")).ok();
+        match std::fs::read_link(process.join("ns/mnt")) {
+            Ok(namespace) if namespaces.insert(namespace.clone()) => Some((pid, read()?)),
+            Err(_) if everybody => {
+                let mounts = read()?;
+                tables.insert(mounts.clone()).then_some((pid, mounts))
+            }
+            _ => None,
         }
-        Some((pid, std::fs::read(process.join("mountinfo")).ok()?))
     })
 }
 

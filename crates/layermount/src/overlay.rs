@@ -14,11 +14,10 @@ pub use spec::OverlaySpec;
 pub use upper::Upper;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::FdFlags;
 use rustix::mount::{MountAttrFlags, MoveMountFlags};
 
 use crate::caller::Caller;
@@ -126,12 +125,12 @@ pub struct RootMount {
 
 impl RootMount {
     /// Attaches the tree to a directory, for everybody in this mount namespace to see, until `umount`. A read-only
-    /// upper makes a read-only mount. What is returned may be dropped.
+    /// upper makes a read-only mount.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::PermissionDenied`] for a caller that may not mount: a user namespace's mounts are seen inside of it only.
-    pub fn attach(self, directory: &Path) -> Result<Attached> {
+    pub fn attach(self, directory: &Path) -> Result<()> {
         let mount = self.mount.as_ref().ok_or(OverlayError::AttachUnprivileged)?;
         let show = || format!("overlay, {}", directory.display());
         let target = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -146,7 +145,7 @@ impl RootMount {
         rustix::mount::move_mount(mount, c"", &target, c"", flags)
             .syscall("move_mount", show)
             .map_err(OverlayError::Attach)?;
-        Ok(Attached { holds: self.into_holds() })
+        Ok(())
     }
 
     /// The mounted tree's root directory, detached; `None` for a caller that may not mount.
@@ -156,7 +155,7 @@ impl RootMount {
 
     /// What says that layers and upper are in use, once they are mounted.
     pub(crate) fn into_holds(self) -> Holds {
-        Holds { _stack: self.stack, upper: self.persistent.map(Persistent::into_lock) }
+        Holds { _stack: self.stack, _upper: self.persistent.map(Persistent::into_lock) }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -208,36 +207,11 @@ impl RootMount {
     }
 }
 
-/// The locks on what is mounted. Without them the mount table says that it is in use, to those who may look into it.
+/// The locks on what is mounted. Without them, the mount table alone says that it is in use.
 #[derive(Debug)]
 pub(crate) struct Holds {
     _stack: LayerStack,
-    upper: Option<OwnedFd>,
-}
-
-/// A tree that was attached to a directory. Dropping it does not unmount it; it only gives the locks on layers and upper back, and
-/// leaves it to the mount table to say that they are in use. In a user namespace, other namespaces' processes cannot see that.
-#[derive(Debug)]
-pub struct Attached {
-    holds: Holds,
-}
-
-impl Attached {
-    /// Has the program that this process becomes (`execve`), and those that it starts, keep a persistent upper from being used by
-    /// others, by a descriptor that they inherit.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says to fcntl(2).
-    pub fn keep_upper_over_exec(self) -> Result<()> {
-        if let Some(lock) = self.holds.upper {
-            rustix::io::fcntl_setfd(&lock, FdFlags::empty())
-                .syscall("fcntl", || "F_SETFD, 0".to_owned())
-                .map_err(OverlayError::Attach)?;
-            let _ = lock.into_raw_fd();
-        }
-        Ok(())
-    }
+    _upper: Option<OwnedFd>,
 }
 
 /// An overlay that cannot be mounted.

@@ -20,8 +20,7 @@ use crate::sys::fork::Process;
 pub struct Child {
     process: Process,
     status: Option<ExitStatus>,
-    /// Nobody removes the layers or uses the upper in the meantime. The mount table says so too, but not to those in other user
-    /// namespaces.
+    /// Nobody removes the layers or uses the upper in the meantime. The mount table says so too, where /proc shows it (`hidepid`).
     pub(super) holds: Option<Holds>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,

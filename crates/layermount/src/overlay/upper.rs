@@ -7,9 +7,7 @@
 //! ```
 //!
 //! The kernel lets two mounts share an upper and leaves the results undefined. The lock alone cannot prevent that: it is gone once
-//! the process has become another program inside the image. So the second test looks through the mounts of all processes. A process
-//! in a user namespace sees only those of processes in it: there, who does not keep the lock ([`Child`](crate::Child) and
-//! [`Attached`](crate::Attached) do) is not seen.
+//! the process has become another program inside the image. So the second test looks through the mounts of all processes.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};

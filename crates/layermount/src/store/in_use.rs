@@ -11,12 +11,9 @@
 //! - For EROFS files, the kernel itself: it has a file open for as long as it is mounted, and gives no
 //!   [lease](crate::sys::lease) on it. That sees every mount, wherever it is.
 //!
-//! A process in a user namespace may look into the mount tables of those in it and below it only. So `prune` is for a process outside;
-//! of others, that of whoever spawns a program in an image is held by the lock.
-//!
-//! The mount tables do not show a detached mount that was handed to a process in no mount namespace of which it is a part, or
-//! processes of other users that the caller may not look into. The store is its owner's alone, and so are the processes that
-//! mount from it.
+//! The mount tables do not show a detached mount that was handed to a process in no mount namespace of which it is a part. Outside
+//! of user namespaces, only those are read that the caller may look into: the store is its owner's alone, and so are the
+//! processes that mount from it. In one, the owner's other processes cannot be told from everybody's, and all are read.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};

@@ -61,7 +61,7 @@ pub struct Pruned {
     pub indexes: Vec<String>,
     /// Layers, and indexes, that would have been removed, if no process used them, by name.
     pub in_use: Vec<String>,
-    /// Leftovers of processes that died in the middle of something.
+    /// Leftovers of processes that died in the middle of something, with those that are [to be swept](Self::to_be_swept).
     pub leftovers: usize,
     /// Not everything that was removed is gone: some of it belongs to users of a user namespace, and only a process in that
     /// ([`UserNamespace::enter`](crate::UserNamespace::enter)) can delete it, by [`Store::sweep`](crate::Store::sweep).
@@ -81,7 +81,9 @@ pub(super) fn prune(root: &StoreRoot, options: &PruneOptions) -> Result<Pruned> 
     if options.all_images {
         pruned.images = record::remove_all(root)?;
     }
-    pruned.leftovers = sweep(root)? + record::remove_damaged(root)?;
+    let swept = sweep(root)?;
+    pruned.leftovers = swept.removed + swept.left + record::remove_damaged(root)?;
+    pruned.to_be_swept = swept.left > 0;
     for kind in ShelfKind::all(root)? {
         if let Some(shelf) = Shelf::open(root, kind)? {
             prune_shelf(root, &shelf, &mut pruned)?;
@@ -186,7 +188,9 @@ pub(super) fn sweep_only(root: &StoreRoot) -> Result<Pruned> {
     let mut pruned = Pruned::default();
     if root.exists() {
         let before = part_bytes(root, Part::Stage)?;
-        pruned.leftovers = sweep(root)?;
+        let swept = sweep(root)?;
+        pruned.leftovers = swept.removed;
+        pruned.to_be_swept = swept.left > 0;
         pruned.bytes = before.saturating_sub(part_bytes(root, Part::Stage)?);
     }
     Ok(pruned)

@@ -108,11 +108,18 @@ impl Stage {
     }
 }
 
-/// Removes the stages of processes that are gone, unless they hold files of users whom this process may not touch: those of a
-/// user namespace wait for a process in it. Returns how many.
-pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
-    let Some(parent) = root.part(Part::Stage)? else { return Ok(0) };
-    let mut swept = 0;
+/// What became of the stages of processes that are gone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Swept {
+    pub(crate) removed: usize,
+    /// They hold files of users whom this process may not touch: those of a user namespace wait for a process in it.
+    pub(crate) left: usize,
+}
+
+/// Removes the stages of processes that are gone, as far as this process may.
+pub(crate) fn sweep(root: &StoreRoot) -> Result<Swept> {
+    let Some(parent) = root.part(Part::Stage)? else { return Ok(Swept::default()) };
+    let mut swept = Swept::default();
     for name in names_in(&parent, &root.path_of(Part::Stage, ""))? {
         let path = root.path_of(Part::Stage, &name);
         let Ok(directory) = open_own(parent.as_fd(), &name, OFlags::RDONLY | OFlags::NONBLOCK) else { continue };
@@ -120,8 +127,8 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<usize> {
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();
             match remove_tree(parent.as_fd(), &name) {
-                Err(error) if is_for_others(&error) => {}
-                removed => removed.map(|()| swept += 1)?,
+                Err(error) if is_for_others(&error) => swept.left += 1,
+                removed => removed.map(|()| swept.removed += 1)?,
             }
         }
     }

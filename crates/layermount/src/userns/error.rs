@@ -21,7 +21,11 @@ pub(crate) enum UserNamespaceError {
     #[error("{name}, which maps the IDs that /etc/subuid grants, is not installed")]
     NoHelper { name: &'static str },
     #[error("cannot run {name}")]
-    Helper { name: &'static str, cause: io::Error },
+    Helper {
+        name: &'static str,
+        #[source]
+        cause: io::Error,
+    },
     #[error("{name} does not map the IDs: {said}")]
     Refused { name: &'static str, said: String },
     #[error("cannot prepare a user namespace")]
