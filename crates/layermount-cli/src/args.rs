@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Layers(LayersArgs),
     /// Look after the store
     Store(StoreArgs),
+    /// Tell what this machine can do for this user, and what to change where it cannot
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     Completions {
         /// The shell to complete for
@@ -267,6 +269,18 @@ pub(crate) struct LayersArgs {
 
     /// The image
     pub(crate) image: String,
+}
+
+/// Everything is tried, and nothing is left behind. The exit status is 0 where `run` can be expected to work, otherwise 1.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print an object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Docker's address, such as unix:///run/docker.sock [default: DOCKER_HOST, or where Docker usually is]
+    #[arg(long, value_name = "URL")]
+    pub(crate) host: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 
 mod args;
 mod docs;
+mod doctor;
 mod failure;
 mod images;
 mod inspect;
@@ -55,6 +56,11 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Run(args) => return run::run(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
+        Command::Doctor(args) => {
+            let found = doctor::doctor(&args, global, out)?;
+            out.flush()?;
+            return Ok(found);
+        }
         Command::Pull(args) => pull::pull(&args, global, out),
         Command::Unpack(args) => unpack::unpack(&args, global, out),
         Command::Images(args) => images::images(&args, global, out),

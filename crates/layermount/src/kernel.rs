@@ -16,11 +16,8 @@
 
 use std::sync::OnceLock;
 
-use rustix::mount::MountAttrFlags;
-
 use crate::caller::Caller;
-use crate::overlay::steps::{Lowers, Parts, push_overlay, push_upper};
-use crate::script::{LayerArgument, Script, Step};
+use crate::overlay::trial::Trial;
 
 /// How layers can be handed to overlayfs here. Each value falls back to less than the one before.
 #[doc(hidden)]
@@ -69,30 +66,8 @@ impl Kernel {
             .get_or_init(|| Self::GENERATIONS.into_iter().find(|kernel| kernel.works(caller)).unwrap_or(Self::NEWEST))
     }
 
-    /// Mounts a small overlay in a child with a mount namespace (and a user namespace when the caller needs one) of its own.
-    ///
-    /// Of directories of its own: in a user namespace the host's are covered by locked mounts, and refused as layers.
     fn works(self, caller: &Caller) -> bool {
-        let attributes = crate::stack::RootAttributes::default();
-        let mut script = Script::new();
-        caller.push_id_maps(&mut script);
-        script.push(Step::MakePrivate);
-        let upper = push_upper(&mut script, self, None, &attributes, Vec::new(), false);
-        let tmpfs = script.new_mount(c"tmpfs", vec![(c"source", c"layermount".to_owned())], MountAttrFlags::empty());
-        if self.needs_private_namespace() {
-            script.mount_over_root(tmpfs.into());
-        }
-        let directory = script.slot();
-        script.push(Step::MakeDirectory { at: tmpfs.into(), path: c"lower".to_owned(), mode: 0o755 });
-        let path = c"lower".to_owned();
-        script.push(Step::OpenDirectory { at: tmpfs.into(), path, readable: false, into: directory });
-        let lower = LayerArgument { at: directory.into(), path: None, reopen: None };
-        let xattrs = caller.overlay_xattrs();
-        let lowers = Lowers { top: vec![lower], bottom: Vec::new() };
-        push_overlay(&mut script, self, lowers, Parts { upper, xattrs, attributes: MountAttrFlags::empty() });
-        let mut files = script.files();
-        let flags = nix::libc::CLONE_NEWNS | caller.clone_flags();
-        crate::sys::fork::run(flags, &mut || i32::from(script.run(&mut files).is_err())) == Ok(Some(0))
+        Trial::new(self, caller).run().is_ok()
     }
 }
 

@@ -35,6 +35,7 @@ mod caller;
 mod command;
 mod decode;
 mod digest;
+pub mod doctor;
 mod enter;
 mod erofs;
 mod error;

@@ -8,6 +8,7 @@
 
 mod spec;
 pub(crate) mod steps;
+pub(crate) mod trial;
 mod upper;
 
 pub use spec::OverlaySpec;

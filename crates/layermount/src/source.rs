@@ -47,6 +47,16 @@ pub trait Source: fmt::Debug + Send + Sync {
     }
 }
 
+/// An engine that was asked what it is.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineFacts {
+    pub(crate) endpoint: String,
+    /// The newest that both sides speak.
+    pub(crate) api_version: String,
+    /// Its storage driver.
+    pub(crate) storage: String,
+}
+
 /// Several sources, asked in order. Each is only asked for references that it accepts.
 #[derive(Debug)]
 pub struct Sources {

@@ -60,6 +60,7 @@ mod lock;
 mod prune;
 mod realize;
 mod record;
+mod rehearsal;
 mod root;
 mod scratch;
 mod shelf;
@@ -72,11 +73,13 @@ pub use durability::Durability;
 pub use prune::{PruneOptions, Pruned};
 pub use realize::{Backing, LayerEvent, Progress, RealizeOptions};
 pub use record::StoredImage;
+pub(crate) use rehearsal::Rehearsal;
 pub use scratch::Scratch;
 pub use usage::{StoredLayer, Usage};
 pub use verify::{Damage, DamageKind, Verified};
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::caller::Caller;
@@ -251,6 +254,21 @@ impl Store {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
         Ok(data.ok_or(StoreError::NoHome)?.join("layermount"))
+    }
+
+    /// A place to try things on the store's file system.
+    pub(crate) fn rehearse<T>(&self, work: impl FnOnce(&Rehearsal<'_>) -> Result<T>) -> Result<T> {
+        rehearsal::rehearse(&self.root, work)
+    }
+
+    /// The store's directory, or the nearest one above it that exists.
+    pub(crate) fn nearest_directory(&self) -> Result<(PathBuf, OwnedFd)> {
+        Ok(rehearsal::nearest(&self.root)?)
+    }
+
+    /// Whether anything was ever written to it.
+    pub(crate) fn exists(&self) -> bool {
+        self.root.exists()
     }
 
     /// Where the store lies.

@@ -20,11 +20,13 @@
 mod error;
 mod helper;
 mod maps;
+mod obstacle;
 mod ranges;
 
-pub(crate) use error::{NO_USER_NAMESPACES, UserNamespaceError};
+pub(crate) use error::{UserNamespaceError, hint};
 pub(crate) use maps::write_maps;
 pub use maps::{IdMaps, IdRange, ParseIdMapsError};
+pub(crate) use obstacle::{Obstacle, Stage};
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -94,6 +96,22 @@ impl UserNamespace {
         &self.maps
     }
 
+    /// Waits until the maps are written, or not. [`UserNamespace::enter`] does so, too; this is for whoever only wants to know.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when the maps are not granted (subuid(5)), or the programs
+    /// that write them may not.
+    pub fn wait(&mut self) -> Result<()> {
+        let helpers = self.mapped.as_mut().and_then(|mapping| mapping.helpers.take());
+        helpers.map_or(Ok(()), Helpers::finish)
+    }
+
+    /// The namespace itself, where it exists before it is entered.
+    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+        self.mapped.as_ref().map(|mapping| mapping.holder.open()).transpose()
+    }
+
     /// Moves this process into the namespace, in which it is the user that its maps say and has all capabilities. Its access to
     /// the host's files stays what it was.
     ///
@@ -138,11 +156,15 @@ impl Holder {
         Ok(Self { process, pipe: writer.take() })
     }
 
-    fn enter(self) -> Result<()> {
+    fn open(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/ns/user", self.process.pid.as_raw_pid());
-        let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .syscall("open", || path)
-            .map_err(UserNamespaceError::Enter)?;
+            .map_err(|cause| UserNamespaceError::Enter(cause).into())
+    }
+
+    fn enter(self) -> Result<()> {
+        let namespace = self.open()?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))
             .syscall("setns", || "CLONE_NEWUSER".to_owned())
             .map_err(|cause| UserNamespaceError::Enter(cause).into())

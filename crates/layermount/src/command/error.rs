@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use super::launch::{MAX_GROUPS, Stage};
 use crate::error::{ErrorKind, Fault, SyscallError};
 use crate::image::Platform;
+use crate::userns;
 
 /// A command that cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,7 @@ impl Fault for CommandError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoProgram => "name a program".to_owned(),
-            Self::Clone { user_namespace: true, .. } => crate::userns::NO_USER_NAMESPACES.to_owned(),
+            Self::Clone { user_namespace: true, cause } => userns::hint(userns::Stage::Make, cause.errno()),
             Self::Clone { cause, .. } if cause.errno() == Errno::AGAIN => {
                 "too many processes: look at `ulimit -u` and the pids limit of the cgroup".to_owned()
             }
@@ -118,7 +119,7 @@ impl Fault for LaunchError {
     fn hint(&self) -> Option<String> {
         let errno = self.cause.as_ref().map(SyscallError::errno);
         Some(match (self.stage, errno) {
-            (Stage::UserNamespace, _) => crate::userns::NO_USER_NAMESPACES.to_owned(),
+            (Stage::UserNamespace, Some(errno)) => userns::hint(userns::Stage::Make, errno),
             (Stage::UserNotFound | Stage::GroupNotFound, _) => {
                 "names are looked up in the image's own /etc/passwd and /etc/group; a number needs no entry there"
                     .to_owned()

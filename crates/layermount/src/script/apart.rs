@@ -1,15 +1,19 @@
-//! Running a script in a child, for when it needs a mount namespace of its own but the mount that it makes is wanted here.
+//! Running a script in a child: because it needs a mount namespace of its own but the mount that it makes is wanted here, or to find
+//! out whether it works.
 //!
-//! The child shares this process's table of descriptors, so what it opens is open here; when it ends, its namespace goes.
+//! In the first case the child shares this process's table of descriptors, so what it opens is open here. When it ends, its
+//! namespaces go.
 
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Failure, Script, ScriptError, Slot};
-use crate::error::{Result, SyscallContext};
+use crate::error::{Error, Result, SyscallContext, SyscallError};
 use crate::sys::fork;
+use crate::userns::Stage;
 
 /// The descriptor that the script leaves in `result`.
 pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Result<OwnedFd> {
@@ -41,4 +45,48 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
         Some(failure) => script.explain(&failure).into(),
         None => ScriptError::silent().into(),
     })
+}
+
+/// What a child could not do.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// How far it came.
+    pub(crate) stage: Stage,
+    pub(crate) errno: Errno,
+    pub(crate) error: Error,
+}
+
+impl From<SyscallError> for Refused {
+    /// There is no child.
+    fn from(cause: SyscallError) -> Self {
+        Self { stage: Stage::Make, errno: cause.errno(), error: cause.into() }
+    }
+}
+
+/// Runs a script in a child with namespaces of its own (`CLONE_NEW*`), of which nothing stays.
+pub(crate) fn try_in_child(script: &Script<'_>, flags: libc::c_int) -> Result<(), Refused> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+    let mut files = script.files();
+    let status = fork::run(flags, &mut || match script.run(&mut files) {
+        Ok(()) => 0,
+        Err(failure) => 1 + i32::from(super::write_all(writer.as_fd(), &failure.encode()).is_err()),
+    })
+    .syscall("clone3", || describe(flags).to_owned())?;
+    drop(writer);
+    if status == Some(0) {
+        return Ok(());
+    }
+    let mut report = [0_u8; Failure::ENCODED];
+    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
+    Err(match Failure::decode(report.get(..length).unwrap_or_default()) {
+        Some(failure) => {
+            let stage = script.stage(&failure);
+            Refused { stage, errno: failure.errno, error: script.explain(&failure).into() }
+        }
+        None => Refused { stage: Stage::Use, errno: Errno::PIPE, error: ScriptError::silent().into() },
+    })
+}
+
+fn describe(flags: libc::c_int) -> &'static str {
+    if flags & libc::CLONE_NEWUSER == 0 { "CLONE_NEWNS" } else { "CLONE_NEWUSER|CLONE_NEWNS" }
 }

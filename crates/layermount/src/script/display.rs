@@ -25,6 +25,7 @@ impl Step<'_> {
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
             Self::Reopen { .. } => "openat",
             Self::MakeDirectory { .. } => "mkdirat",
+            Self::RemoveDirectory { .. } => "unlinkat",
             Self::MakeSymlink { .. } => "symlinkat",
             Self::MakeCharacterDevice { .. } => "mknodat",
             Self::SetAttributes { .. } => "fchmod",
@@ -61,6 +62,7 @@ impl fmt::Display for Step<'_> {
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),
             Self::MakeDirectory { path, mode, .. } => write!(f, "{}, 0{mode:o}", Quoted(path)),
+            Self::RemoveDirectory { path, .. } => write!(f, "{}, AT_REMOVEDIR", Quoted(path)),
             Self::MakeSymlink { target, path, .. } => write!(f, "{}, {}", Quoted(target), Quoted(path)),
             Self::MakeCharacterDevice { path, major, minor, .. } => {
                 write!(f, "{}, S_IFCHR, makedev({major}, {minor})", Quoted(path))

@@ -3,7 +3,9 @@
 use rustix::io::Errno;
 
 use super::{Script, Step};
+use crate::caller::Caller;
 use crate::error::{ErrorKind, Fault, SyscallError};
+use crate::userns::{self, Obstacle, Stage};
 
 const TEXT: usize = 480;
 
@@ -72,7 +74,7 @@ impl Failure {
 impl Script<'_> {
     /// Puts a failed step into words.
     pub(crate) fn explain(&self, failure: &Failure) -> ScriptError {
-        let step = usize::try_from(failure.position).ok().and_then(|position| self.steps.get(position));
+        let step = self.step(failure);
         let (call, arguments, doing) = match step {
             Some((step, doing)) => (step.call(), step.to_string(), *doing),
             None => ("?", String::new(), "run the prepared steps"),
@@ -83,12 +85,27 @@ impl Script<'_> {
     }
 }
 
+impl Script<'_> {
+    /// How far a process came in a user namespace whose script failed so.
+    pub(super) fn stage(&self, failure: &Failure) -> Stage {
+        match self.step(failure) {
+            Some((Step::Unshare(_), _)) => Stage::Make,
+            Some((Step::WriteProc { .. }, _)) => Stage::Map,
+            _ => Stage::Use,
+        }
+    }
+
+    fn step(&self, failure: &Failure) -> Option<&(Step<'_>, &'static str)> {
+        self.steps.get(usize::try_from(failure.position).ok()?)
+    }
+}
+
 /// A prepared step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing}")]
 pub(crate) struct ScriptError {
     doing: &'static str,
-    advice: Option<&'static str>,
+    advice: Option<String>,
     #[source]
     cause: SyscallError,
 }
@@ -99,7 +116,7 @@ impl Fault for ScriptError {
     }
 
     fn hint(&self) -> Option<String> {
-        self.advice.map(str::to_owned)
+        self.advice.clone()
     }
 }
 
@@ -111,7 +128,26 @@ impl ScriptError {
     }
 }
 
-fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
+fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<String> {
+    let of_namespace = |stage| userns::hint(stage, errno);
+    Some(match (step, errno) {
+        (Step::Unshare(flags), Errno::PERM | Errno::NOSPC | Errno::INVAL)
+            if flags.contains(rustix::thread::UnshareFlags::NEWUSER) =>
+        {
+            of_namespace(Stage::Make)
+        }
+        (Step::WriteProc { .. }, Errno::PERM | Errno::ACCESS | Errno::NOENT) => of_namespace(Stage::Map),
+        // Where namespaces are made, and what they are for is refused.
+        (Step::FsOpen { .. } | Step::FsCreate { .. } | Step::FsMount { .. }, Errno::PERM | Errno::ACCESS)
+            if !Caller::current().is_privileged() && Obstacle::find(Stage::Use, errno) != Obstacle::Unknown =>
+        {
+            of_namespace(Stage::Use)
+        }
+        _ => fixed_advice(step, doing, errno)?.to_owned(),
+    })
+}
+
+fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
             "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
@@ -131,12 +167,6 @@ fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
             "an upper directory cannot lie on overlayfs, NFS or vfat: choose one on ext4, xfs, btrfs or tmpfs"
         }
         (Step::OpenTarget { .. }, Errno::LOOP) => "the path inside the image leads in a circle of symbolic links",
-        (Step::Unshare(flags), Errno::PERM | Errno::NOSPC | Errno::INVAL)
-            if flags.contains(rustix::thread::UnshareFlags::NEWUSER) =>
-        {
-            crate::userns::NO_USER_NAMESPACES
-        }
-        (Step::WriteProc { .. }, Errno::PERM | Errno::ACCESS) => crate::userns::NO_USER_NAMESPACES,
         (Step::FsOpen { .. }, Errno::NODEV) => "this kernel lacks the file system; `modprobe` its module",
         (Step::FsOpen { .. }, Errno::NOSYS) => {
             "layermount needs the mount API of Linux 5.2, which this kernel or a seccomp filter hides"

@@ -142,6 +142,7 @@ impl Step<'_> {
                     other => other,
                 }
             }
+            Step::RemoveDirectory { at, path } => fs::unlinkat(files.at(*at)?, path.as_c_str(), AtFlags::REMOVEDIR),
             Step::MakeSymlink { target, at, path } => fs::symlinkat(*target, files.at(*at)?, *path),
             Step::MakeCharacterDevice { at, path, major, minor } => {
                 let (at, device) = (files.at(*at)?, fs::makedev(*major, *minor));

@@ -24,6 +24,7 @@ pub use pin::Pin;
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::digest::Digest;
@@ -32,11 +33,12 @@ use crate::image::{Config, Content, Image, ImageArchive, ImageParts, OverlayXatt
 use crate::reference::{DaemonImage, ImageName, Reference};
 use crate::userns::IdMaps;
 
-use super::{PlatformNotFound, Source};
+use super::{EngineFacts, PlatformNotFound, Source};
 
 use endpoint::{Endpoint, Surroundings};
 use engine::{Engine, Inspect, Version};
 use error::DockerError;
+use http::Client;
 use locate::Placement;
 
 /// Since when an archive and an inspection can be asked for by platform.
@@ -94,6 +96,25 @@ impl Docker {
             parents.push(parent);
         }
         Ok(parents)
+    }
+
+    /// Asks the engine what it is, and does not wait for long. Nothing where there is none at any of the usual places.
+    pub(crate) fn look(&self, patience: Duration) -> Result<Option<EngineFacts>> {
+        let endpoint = match self.endpoint() {
+            Err(DockerError::NoSocket { .. }) => return Ok(None),
+            endpoint => endpoint?,
+        };
+        let engine = Engine::greet(Client::with_patience(endpoint, patience, patience))?;
+        let info = engine.info()?;
+        let mut storage = if info.driver.is_empty() { "unknown".to_owned() } else { info.driver.clone() };
+        if info.has_containerd_store() {
+            storage = format!("{storage} of containerd's image store");
+        }
+        Ok(Some(EngineFacts {
+            endpoint: engine.endpoint().to_string(),
+            api_version: engine.version().to_string(),
+            storage,
+        }))
     }
 
     fn endpoint(&self) -> Result<Endpoint, DockerError> {

@@ -1,11 +1,13 @@
 //! In place of the source for Docker, in a build without the feature `docker`: the same signatures, and one clear answer.
 
+use std::time::Duration;
+
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Fault, Result};
 use crate::image::{Image, Platform};
 use crate::reference::Reference;
 
-use super::Source;
+use super::{EngineFacts, Source};
 
 /// A Docker Engine, which this build cannot talk to.
 #[derive(Debug, Default)]
@@ -44,6 +46,11 @@ impl Docker {
 
     /// The chain of images that `image` was built on. Always fails in this build.
     pub fn parents(&self, _image: &Image) -> Result<Vec<Digest>> {
+        Err(NotBuiltIn.into())
+    }
+
+    /// What the engine is. Always fails in this build.
+    pub(crate) fn look(&self, _patience: Duration) -> Result<Option<EngineFacts>> {
         Err(NotBuiltIn.into())
     }
 }

@@ -64,6 +64,16 @@ pub(crate) fn close_all_on_exec() {
     }
 }
 
+/// Whether there is `close_range(2)`, tried on a descriptor that is marked already.
+pub(crate) fn has_close_range(fd: BorrowedFd<'_>) -> Result<()> {
+    let fd = fd.as_raw_fd().cast_unsigned();
+    // SAFETY: takes integers, and changes only a flag of this descriptor.
+    match unsafe { libc::syscall(libc::SYS_close_range, fd, fd, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
 /// Lets `execve` pass this descriptor on. Async-signal-safe.
 pub(crate) fn keep_on_exec(fd: RawFd) -> Result<()> {
     // SAFETY: takes integers, and changes only a flag of the descriptor.

@@ -4,12 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::obstacle::{Obstacle, Stage};
 use crate::error::{ErrorKind, Fault, SyscallError};
-
-/// Shown wherever the kernel refuses to make a user namespace.
-pub(crate) const NO_USER_NAMESPACES: &str = "run as root, or let unprivileged users make user namespaces: sysctl \
-     user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu, \
-     kernel.unprivileged_userns_clone=1 on old Debian";
 
 /// A user namespace that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +67,20 @@ impl Fault for UserNamespaceError {
                     "{name} must be set-uid root or have cap_setuid/cap_setgid, which no_new_privs and nosuid take away"
                 )
             }
-            Self::Create(cause) if is_forbidden(cause) => NO_USER_NAMESPACES.to_owned(),
-            Self::Map(_) => NO_USER_NAMESPACES.to_owned(),
+            Self::Create(cause) if is_forbidden(cause) || cause.errno() == Errno::INVAL => {
+                hint(Stage::Make, cause.errno())
+            }
+            Self::Map(cause) => hint(Stage::Map, cause.errno()),
             _ => return None,
         })
+    }
+}
+
+/// Says what keeps a process out of a user namespace, and what to change, wherever the kernel refuses one.
+pub(crate) fn hint(stage: Stage, errno: Errno) -> String {
+    match Obstacle::find(stage, errno) {
+        Obstacle::Unknown => Obstacle::Unknown.remedy(),
+        obstacle => format!("{obstacle}: {}", obstacle.remedy()),
     }
 }
 

@@ -26,6 +26,12 @@ const OURS_SPELLED: &str = "1.24 to 1.52";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(pub(super) u32, pub(super) u32);
 
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
 impl Version {
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
@@ -59,6 +65,11 @@ pub(super) struct Info {
 }
 
 impl Info {
+    /// Images are in containerd's content store, and what the driver is called is one of containerd's snapshotters.
+    pub(super) fn has_containerd_store(&self) -> bool {
+        self.status("driver-type").is_some_and(|kind| kind.starts_with("io.containerd.snapshotter"))
+    }
+
     pub(super) fn status(&self, key: &str) -> Option<&str> {
         self.driver_status.iter().find_map(|pair| match pair.as_slice() {
             [name, value] if name == key => Some(value.as_str()),
@@ -157,7 +168,11 @@ impl Engine {
     /// Asks for the engine's version, without a version in the path, and settles on the newest that both know. An engine that
     /// has dropped versions as old as ours says so itself, to the first question.
     pub(super) fn connect(endpoint: Endpoint) -> Result<Self> {
-        let client = Client::new(endpoint);
+        Self::greet(Client::new(endpoint))
+    }
+
+    /// As [`Engine::connect`], over this client.
+    pub(super) fn greet(client: Client) -> Result<Self> {
         let theirs = client.ping()?;
         match Version::parse(&theirs).map(|theirs| theirs.min(OURS)).filter(|version| *version >= OLDEST) {
             Some(version) => Ok(Self { client, version, info: OnceLock::new() }),

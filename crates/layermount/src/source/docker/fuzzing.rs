@@ -66,7 +66,7 @@ fn http(answer: &[u8]) {
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(answer);
         });
-        if let Err(error) = http::Client::new(endpoint).get::<Inspect>("/images/x/json") {
+        if let Err(error) = Client::new(endpoint).get::<Inspect>("/images/x/json") {
             assert_printable(&error.into());
         }
     });

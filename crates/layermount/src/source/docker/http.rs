@@ -32,10 +32,16 @@ const MAX_MESSAGE: u64 = 64 << 10;
 pub(super) struct Client {
     agent: Agent,
     endpoint: Endpoint,
+    answer_time: Duration,
 }
 
 impl Client {
     pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self::with_patience(endpoint, CONNECT_TIME, ANSWER_TIME)
+    }
+
+    /// A client that waits so long for a connection over TCP, and for an answer.
+    pub(super) fn with_patience(endpoint: Endpoint, connect_time: Duration, answer_time: Duration) -> Self {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -43,8 +49,8 @@ impl Client {
             .proxy(None)
             .user_agent(concat!("layermount/", env!("CARGO_PKG_VERSION")))
             .build();
-        let agent = Agent::with_parts(config, SocketConnector { endpoint: endpoint.clone() }, NoResolver);
-        Self { agent, endpoint }
+        let agent = Agent::with_parts(config, SocketConnector { endpoint: endpoint.clone(), connect_time }, NoResolver);
+        Self { agent, endpoint, answer_time }
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -53,7 +59,7 @@ impl Client {
 
     /// The engine's newest API version; empty where what answers is no engine.
     pub(super) fn ping(&self) -> Result<String, DockerError> {
-        let response = self.send("GET", "/_ping", &[], Some(ANSWER_TIME))?;
+        let response = self.send("GET", "/_ping", &[], Some(self.answer_time))?;
         let version = response.headers().get("api-version").and_then(|version| version.to_str().ok());
         let version = version.unwrap_or_default().to_owned();
         // Read to its end, the connection can serve the next question.
@@ -62,7 +68,7 @@ impl Client {
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, DockerError> {
-        let response = self.send("GET", path, &[], Some(ANSWER_TIME))?;
+        let response = self.send("GET", path, &[], Some(self.answer_time))?;
         self.json("GET", path, response)
     }
 
@@ -72,12 +78,12 @@ impl Client {
             path: path.into(),
             source,
         })?;
-        let response = self.send("POST", path, &body, Some(ANSWER_TIME))?;
+        let response = self.send("POST", path, &body, Some(self.answer_time))?;
         self.json("POST", path, response)
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), DockerError> {
-        self.send("DELETE", path, &[], Some(ANSWER_TIME)).map(drop)
+        self.send("DELETE", path, &[], Some(self.answer_time)).map(drop)
     }
 
     /// An answer of any length, as it comes.
@@ -199,6 +205,7 @@ impl Resolver for NoResolver {
 #[derive(Debug)]
 struct SocketConnector {
     endpoint: Endpoint,
+    connect_time: Duration,
 }
 
 impl Connector for SocketConnector {
@@ -208,7 +215,7 @@ impl Connector for SocketConnector {
         let failed = |error| ureq::Error::Io(io::Error::other(ConnectFailed(error)));
         let socket = match &self.endpoint {
             Endpoint::Unix(path) => UnixStream::connect(path).map(Socket::Unix),
-            Endpoint::Tcp { host, port } => connect_tcp(host, *port).map(Socket::Tcp),
+            Endpoint::Tcp { host, port } => connect_tcp(host, *port, self.connect_time).map(Socket::Tcp),
         };
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -216,10 +223,10 @@ impl Connector for SocketConnector {
     }
 }
 
-fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+fn connect_tcp(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+        match TcpStream::connect_timeout(&address, time) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }

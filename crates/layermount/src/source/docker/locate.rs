@@ -68,8 +68,7 @@ fn locate(
     if !local {
         return Err("the engine is not behind a unix socket, so its files may be elsewhere".to_owned());
     }
-    let snapshotter = info.status("driver-type").is_some_and(|kind| kind.starts_with("io.containerd.snapshotter"));
-    if snapshotter || inspect.descriptor.is_some() {
+    if info.has_containerd_store() || inspect.descriptor.is_some() {
         return Err("the engine keeps images in containerd's store, whose directories it does not tell".to_owned());
     }
     // Their files have shifted owners: root's would look like those of user 100000.

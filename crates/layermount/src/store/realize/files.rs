@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::AtFlags;
@@ -50,14 +51,17 @@ pub(super) fn has(root: &StoreRoot, image: &Image) -> Result<bool> {
 ///
 /// [`StoreError::ErofsUnavailable`], with what the kernel said.
 pub(super) fn probe(root: &StoreRoot) -> Result<()> {
-    Stage::with(root, |stage| {
-        let file = create_content(stage.directory())?;
-        erofs::write_smallest(&file)?;
-        match erofs::mount(file.as_fd(), stage.directory(), &[]) {
-            Ok(_) => Ok(()),
-            Err(source) => Err(StoreError::ErofsUnavailable { store: root.path().to_owned(), source }.into()),
-        }
-    })
+    Stage::with(root, |stage| probe_in(stage.directory(), root.path()))
+}
+
+/// [`probe`], in a directory on the file system of the store at `store`.
+pub(in crate::store) fn probe_in(directory: BorrowedFd<'_>, store: &Path) -> Result<()> {
+    let file = create_content(directory)?;
+    erofs::write_smallest(&file)?;
+    match erofs::mount(file.as_fd(), directory, &[]) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(StoreError::ErofsUnavailable { store: store.to_owned(), source }.into()),
+    }
 }
 
 /// The stack, of one layer, if the image is in the store as a file system.

@@ -1,0 +1,364 @@
+//! Why the kernel refuses a user namespace, and what to change.
+//!
+//! An errno alone says little: `EPERM` of `clone(2)` has six reasons. What tells them apart stands in files of `/proc`, which are
+//! read once something was refused. Sources: user_namespaces(7), clone(2) and unshare(2) ("ERRORS"), namespaces(7) (`/proc/sys/user`),
+//! proc_pid_status(5); Ubuntu's "Restricted unprivileged user namespaces" and Debian's `unprivileged_userns_clone`, which are
+//! patches of theirs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// How far a process came on its way into a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// `clone(2)` or `unshare(2)` makes the namespace.
+    Make,
+    /// Its maps are written.
+    Map,
+    /// Its capabilities are used: something is mounted.
+    Use,
+}
+
+/// What stands between a process and a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// `user.max_user_namespaces` is 0.
+    NoneAllowed,
+    /// As many as are allowed exist, or namespaces are 32 deep, or one further out allows none.
+    TooMany { limit: Option<String> },
+    /// Debian's `kernel.unprivileged_userns_clone` is 0.
+    UnprivilegedClone,
+    /// Ubuntu's `kernel.apparmor_restrict_unprivileged_userns` is 1: namespaces are made, and capabilities in them refused.
+    AppArmorRestriction { program: PathBuf },
+    /// An AppArmor profile.
+    Profile { name: String },
+    /// A seccomp filter.
+    Seccomp,
+    /// Whoever is in a chroot makes no user namespace, and cannot pivot.
+    Chroot,
+    /// Of the reasons for `EPERM`, none is left but a chroot that cannot be seen from inside, and a security module.
+    ProbablyChroot,
+    /// The caller's user or group is nobody in the namespace around.
+    Unmapped,
+    /// `CONFIG_USER_NS` is not set.
+    NotBuiltIn,
+    /// Without `/proc`, there are no maps to be written.
+    NoProc,
+    /// None of these.
+    Unknown,
+}
+
+/// What the reason is found in.
+pub(crate) struct Evidence<'a> {
+    /// A file's text, if it is there.
+    pub(crate) read: &'a dyn Fn(&str) -> Option<String>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Which AppArmor would have to be told of.
+    pub(crate) program: PathBuf,
+}
+
+impl Evidence<'static> {
+    /// Of this process.
+    pub(crate) fn real() -> Self {
+        Self {
+            read: &|path| std::fs::read_to_string(path).ok(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            program: std::env::current_exe().unwrap_or_else(|_| "/usr/bin/layermount".into()),
+        }
+    }
+}
+
+impl Evidence<'_> {
+    fn has(&self, path: &str, value: &str) -> bool {
+        (self.read)(path).is_some_and(|text| text.trim() == value)
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.status("Seccomp").is_some_and(|mode| mode == "2")
+    }
+
+    /// A field of `/proc/self/status`.
+    fn status(&self, name: &str) -> Option<String> {
+        let status = (self.read)("/proc/self/status")?;
+        status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+    }
+
+    fn is_in_chroot(&self) -> bool {
+        let own = (self.read)("/proc/self/mountinfo").unwrap_or_default();
+        !own.is_empty() && is_chroot(&own, &(self.read)("/proc/1/mountinfo").unwrap_or_default())
+    }
+
+    fn is_unmapped(&self) -> bool {
+        let maps = |path, id| (self.read)(path).is_none_or(|map| covers(&map, id));
+        !maps("/proc/self/uid_map", self.uid) || !maps("/proc/self/gid_map", self.gid)
+    }
+
+    /// The AppArmor profile that this process is confined by. Those of SELinux have no mode behind them.
+    fn profile(&self) -> Option<String> {
+        let current = (self.read)("/proc/self/attr/current")?;
+        let name = current.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")?;
+        // What Ubuntu moves a process to that has made a user namespace.
+        (name != "unprivileged_userns").then(|| name.to_owned())
+    }
+
+    fn is_restricted_by_apparmor(&self) -> bool {
+        self.has("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1")
+    }
+}
+
+impl Obstacle {
+    /// The reason for an errno, as far as this machine tells.
+    pub(crate) fn find(stage: Stage, errno: Errno) -> Self {
+        Self::find_in(stage, errno, &Evidence::real())
+    }
+
+    pub(crate) fn find_in(stage: Stage, errno: Errno, evidence: &Evidence<'_>) -> Self {
+        let restriction = || Self::AppArmorRestriction { program: evidence.program.clone() };
+        let is_refusal = matches!(errno, Errno::PERM | Errno::ACCESS);
+        match (stage, errno) {
+            // EUSERS: namespaces that are too deep, before Linux 4.9.
+            (Stage::Make, Errno::NOSPC | Errno::USERS) => {
+                let limit = (evidence.read)("/proc/sys/user/max_user_namespaces").map(|text| text.trim().to_owned());
+                if limit.as_deref() == Some("0") { Self::NoneAllowed } else { Self::TooMany { limit } }
+            }
+            (Stage::Make, Errno::INVAL) => Self::NotBuiltIn,
+            (Stage::Use, Errno::INVAL) if evidence.is_in_chroot() => Self::Chroot,
+            // Before all that asks /proc.
+            _ if (evidence.read)("/proc/self/status").is_none() => Self::NoProc,
+            (Stage::Make, Errno::PERM) if evidence.has("/proc/sys/kernel/unprivileged_userns_clone", "0") => {
+                Self::UnprivilegedClone
+            }
+            (Stage::Make, Errno::PERM) if evidence.is_in_chroot() => Self::Chroot,
+            (Stage::Make, Errno::PERM) if evidence.is_unmapped() => Self::Unmapped,
+            (Stage::Make | Stage::Use, Errno::PERM | Errno::NOSYS) if evidence.is_filtered() => Self::Seccomp,
+            _ if is_refusal => match evidence.profile() {
+                Some(name) => Self::Profile { name },
+                None if evidence.is_restricted_by_apparmor() => restriction(),
+                None if (stage, errno) == (Stage::Make, Errno::PERM) => Self::ProbablyChroot,
+                None => Self::Unknown,
+            },
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What a person has to change, in lines.
+    pub(crate) fn remedy(&self) -> String {
+        match self {
+            Self::NoneAllowed => set("user.max_user_namespaces", "15000"),
+            Self::TooMany { .. } => format!(
+                "end programs that have some, or {}; in a container, that is for the machine around it",
+                set("user.max_user_namespaces", "100000")
+            ),
+            Self::UnprivilegedClone => set("kernel.unprivileged_userns_clone", "1"),
+            Self::AppArmorRestriction { program } => format!(
+                "let this program alone use them: as root, write to /etc/apparmor.d/{name} what follows, and run \
+                 'apparmor_parser -r /etc/apparmor.d/{name}'\n{profile}or let all programs: {sysctl}",
+                name = profile_name(program),
+                profile = profile(program),
+                sysctl = set("kernel.apparmor_restrict_unprivileged_userns", "0"),
+            ),
+            Self::Profile { .. } => "in Docker: --security-opt apparmor=unconfined; elsewhere, add 'userns,' and 'mount,' \
+                 to that profile"
+                .to_owned(),
+            Self::Seccomp => "in Docker: --security-opt seccomp=unconfined, or --privileged; in a systemd unit: \
+                 RestrictNamespaces=no and no SystemCallFilter= that lacks @mount"
+                .to_owned(),
+            Self::Chroot | Self::ProbablyChroot => "leave the chroot, or enter the tree by pivot_root in place of chroot, as systemd-nspawn, \
+                 bwrap and unshare(1) with pivot_root(8) do"
+                .to_owned(),
+            Self::Unmapped => {
+                "map this user and group in the namespace that this process is in, or become one of those that are mapped"
+                    .to_owned()
+            }
+            Self::NotBuiltIn => "run as root, or boot a kernel that was built with CONFIG_USER_NS".to_owned(),
+            Self::NoProc => "as root: mount -t proc proc /proc".to_owned(),
+            Self::Unknown => "run as root, or let unprivileged users make user namespaces: sysctl \
+                 user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu, \
+                 kernel.unprivileged_userns_clone=1 on old Debian; a security module may have a say, too"
+                .to_owned(),
+        }
+    }
+}
+
+/// As it stands behind "because".
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoneAllowed => f.write_str("user.max_user_namespaces is 0"),
+            Self::TooMany { limit: Some(limit) } => write!(
+                f,
+                "there are too many user namespaces, here (user.max_user_namespaces is {limit}) or further out, or they are too deep"
+            ),
+            Self::TooMany { limit: None } => f.write_str("there are too many user namespaces, or they are too deep"),
+            Self::UnprivilegedClone => f.write_str("kernel.unprivileged_userns_clone is 0"),
+            Self::AppArmorRestriction { .. } => f.write_str(
+                "kernel.apparmor_restrict_unprivileged_userns is 1, so that AppArmor refuses capabilities in user namespaces",
+            ),
+            Self::Profile { name } => write!(f, "the AppArmor profile {name} confines this process"),
+            Self::Seccomp => f.write_str("a seccomp filter, as containers have it, restricts this process"),
+            Self::Chroot => f.write_str("this process is in a chroot, where the kernel makes no user namespaces"),
+            Self::ProbablyChroot => f.write_str(
+                "this process is probably in a chroot, where the kernel makes no user namespaces; or a security module forbids them",
+            ),
+            Self::Unmapped => f.write_str("this user or group is not mapped in the user namespace around"),
+            Self::NotBuiltIn => f.write_str("this kernel was built without user namespaces"),
+            Self::NoProc => f.write_str("/proc is not mounted"),
+            Self::Unknown => f.write_str("the kernel does not say why"),
+        }
+    }
+}
+
+/// How to set a sysctl, for now and for good.
+fn set(name: &str, value: &str) -> String {
+    format!(
+        "as root: sysctl -w {name}={value} (and to keep it, the line '{name} = {value}' in /etc/sysctl.d/layermount.conf)"
+    )
+}
+
+/// A profile that confines nothing, and lets its program use user namespaces.
+fn profile(program: &Path) -> String {
+    let (name, path) = (profile_name(program), profile_path(program));
+    format!(
+        "  abi <abi/4.0>,\n  include <tunables/global>\n  profile {name} {path} flags=(unconfined) {{\n    userns,\n  }}\n"
+    )
+}
+
+/// The file name, as far as a profile can be called so.
+fn profile_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    if plain.trim_matches('.').is_empty() { "layermount".to_owned() } else { plain }
+}
+
+/// As apparmor.d(5) wants paths: quoted, and without what would be a pattern.
+fn profile_path(program: &Path) -> String {
+    let mut quoted = String::from('"');
+    for c in program.to_string_lossy().chars() {
+        if r#"\"*?[]{}^,@"#.contains(c) {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Whether a process with these mounts has another root than its mount namespace, by its own table, which shows what can be
+/// reached from its root, and that of a process that has probably not. Mounts have one number on the whole machine.
+fn is_chroot(own: &str, first: &str) -> bool {
+    let field = |line: &str, index| line.split(' ').nth(index).map(str::to_owned);
+    let is_root = |line: &&str| field(line, 4).as_deref() == Some("/");
+    // None: it is a directory somewhere on a mount.
+    let Some(root) = own.lines().rfind(is_root).and_then(|line| field(line, 0)) else { return true };
+    first.lines().any(|line| field(line, 0).as_ref() == Some(&root) && !is_root(&line))
+}
+
+/// Whether a map, as the kernel prints it, has an ID of the inside.
+fn covers(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        matches!(numbers.as_slice(), [first, _, count] if id.checked_sub(*first).is_some_and(|offset| offset < *count))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: (&str, &str) = ("/proc/self/status", "Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n");
+    const FILTERED: (&str, &str) = ("/proc/self/status", "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n");
+    const MAPPED: (&str, &str) = ("/proc/self/uid_map", "         0          0 4294967295\n");
+    const UBUNTU: (&str, &str) = ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
+
+    fn find(stage: Stage, errno: Errno, files: &[(&str, &str)]) -> Obstacle {
+        let read = |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
+        Obstacle::find_in(stage, errno, &Evidence { read: &read, uid: 1000, gid: 1000, program: "/opt/app".into() })
+    }
+
+    #[test]
+    fn limits_are_told_from_each_other() {
+        let max = "/proc/sys/user/max_user_namespaces";
+        assert_eq!(find(Stage::Make, Errno::NOSPC, &[STATUS, (max, "0\n")]), Obstacle::NoneAllowed);
+        let found = find(Stage::Make, Errno::NOSPC, &[STATUS, (max, "96551\n")]);
+        assert_eq!(found, Obstacle::TooMany { limit: Some("96551".into()) });
+        assert!(found.to_string().contains("96551"));
+        assert_eq!(find(Stage::Make, Errno::NOSPC, &[]), Obstacle::TooMany { limit: None });
+    }
+
+    #[test]
+    fn distributions_switches_are_found() {
+        let debian = ("/proc/sys/kernel/unprivileged_userns_clone", "0\n");
+        assert_eq!(find(Stage::Make, Errno::PERM, &[STATUS, MAPPED, debian]), Obstacle::UnprivilegedClone);
+        let on = ("/proc/sys/kernel/unprivileged_userns_clone", "1\n");
+        assert_eq!(find(Stage::Make, Errno::PERM, &[STATUS, MAPPED, on]), Obstacle::ProbablyChroot);
+        // Ubuntu lets the namespace be made, and refuses what comes then: opening setgroups, writing the map, or the first mount.
+        for (stage, errno) in [
+            (Stage::Map, Errno::ACCESS),
+            (Stage::Map, Errno::PERM),
+            (Stage::Use, Errno::ACCESS),
+            (Stage::Make, Errno::ACCESS),
+        ] {
+            let moved = ("/proc/self/attr/current", "unprivileged_userns (enforce)\n");
+            let found = find(stage, errno, &[STATUS, MAPPED, UBUNTU, moved]);
+            assert_eq!(found, Obstacle::AppArmorRestriction { program: "/opt/app".into() }, "{stage:?} {errno}");
+        }
+        let off = (UBUNTU.0, "0\n");
+        assert_eq!(find(Stage::Map, Errno::PERM, &[STATUS, MAPPED, off]), Obstacle::Unknown);
+    }
+
+    #[test]
+    fn containers_are_found() {
+        let profile = ("/proc/self/attr/current", "docker-default (enforce)\n");
+        // On an Ubuntu host, whose restriction is for those without a profile.
+        assert_eq!(find(Stage::Make, Errno::PERM, &[FILTERED, MAPPED, UBUNTU, profile]), Obstacle::Seccomp);
+        assert_eq!(find(Stage::Use, Errno::NOSYS, &[FILTERED, MAPPED]), Obstacle::Seccomp);
+        let found = find(Stage::Use, Errno::ACCESS, &[FILTERED, MAPPED, UBUNTU, profile]);
+        assert_eq!(found, Obstacle::Profile { name: "docker-default".into() });
+        let selinux = ("/proc/self/attr/current", "system_u:system_r:container_t:s0\0");
+        assert_eq!(find(Stage::Make, Errno::ACCESS, &[STATUS, MAPPED, selinux]), Obstacle::Unknown);
+        let nobody = ("/proc/self/uid_map", "0 1000 1\n");
+        assert_eq!(find(Stage::Make, Errno::PERM, &[STATUS, nobody]), Obstacle::Unmapped);
+        assert_eq!(find(Stage::Make, Errno::PERM, &[]), Obstacle::NoProc);
+        assert_eq!(find(Stage::Map, Errno::NOENT, &[]), Obstacle::NoProc);
+        assert_eq!(find(Stage::Make, Errno::INVAL, &[STATUS]), Obstacle::NotBuiltIn);
+    }
+
+    #[test]
+    fn a_chroot_is_told_by_its_mounts() {
+        let machine = "1 0 0:1 / / rw - rootfs rootfs rw\n23 1 254:0 / / rw - ext4 /dev/vda rw\n24 23 0:5 / /proc rw - proc p rw\n\
+            40 23 254:0 /srv /srv/tree rw - ext4 /dev/vda rw\n41 40 0:5 / /srv/tree/proc rw - proc p rw\n";
+        assert!(!is_chroot(machine, machine));
+        assert!(!is_chroot(machine, ""));
+        let directory = "41 40 0:5 / /proc rw - proc p rw\n";
+        assert!(is_chroot(directory, machine), "a directory that is no mount point");
+        let bound = "40 23 254:0 /srv / rw - ext4 /dev/vda rw\n41 40 0:5 / /proc rw - proc p rw\n";
+        assert!(is_chroot(bound, machine), "a bind mount");
+        let pivoted = "90 80 254:0 /srv / rw - ext4 /dev/vda rw\n91 90 0:5 / /proc rw - proc p rw\n";
+        assert!(!is_chroot(pivoted, machine), "a mount namespace of its own");
+        let files = [STATUS, MAPPED, ("/proc/self/mountinfo", bound), ("/proc/1/mountinfo", machine)];
+        assert_eq!(find(Stage::Make, Errno::PERM, &files), Obstacle::Chroot);
+        assert_eq!(find(Stage::Use, Errno::INVAL, &files), Obstacle::Chroot);
+    }
+
+    #[test]
+    fn profiles_name_the_program_and_nothing_else() {
+        let remedy = Obstacle::AppArmorRestriction { program: "/opt/my app/{x}*".into() }.remedy();
+        assert!(remedy.contains(r#"profile x "/opt/my app/\{x\}\*" flags=(unconfined) {"#), "{remedy}");
+        assert!(remedy.contains("/etc/apparmor.d/x "), "{remedy}");
+        assert!(remedy.contains("\n    userns,\n"), "{remedy}");
+        assert!(remedy.ends_with("/etc/sysctl.d/layermount.conf)"), "{remedy}");
+        assert_eq!(profile_name(Path::new("/x/..")), "layermount");
+    }
+
+    #[test]
+    fn maps_have_an_end() {
+        assert!(covers("0 0 4294967295\n", 1000));
+        assert!(covers("0 1000 1\n1 100000 65536\n", 65536));
+        assert!(!covers("0 1000 1\n1 100000 65536\n", 65537));
+        assert!(!covers("", 0));
+    }
+}
