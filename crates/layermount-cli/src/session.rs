@@ -158,18 +158,19 @@ impl Session {
         let counted = |count, what| counted(usize::try_from(count).unwrap_or(usize::MAX), what);
         if lacking.owners > 0 {
             let files = counted(lacking.owners, "file");
+            let belong = if lacking.owners == 1 { "belongs" } else { "belong" };
             match &*self.door.borrow() {
                 Door::Behind(Inside { single: Some(error), .. }) => {
-                    let why = format!("belong to root here, as there is nobody else: {error:#}");
+                    let why = format!("{belong} to root here, as there is nobody else: {error:#}");
                     self.report.warn(&format!("{files} of other users {why}"));
                     if let Some(hint) = error.hint() {
                         self.report.hint(&hint);
                     }
                 }
                 _ => self.report.warn(&match sole_user() {
-                    Some(0) => format!("{files} of other users belong to root here, as there is nobody else"),
-                    Some(uid) => format!("{files} of other users belong to user {uid} here, as there is nobody else"),
-                    None => format!("{files} of users that are not mapped belong to nobody here"),
+                    Some(0) => format!("{files} of other users {belong} to root here, as there is nobody else"),
+                    Some(uid) => format!("{files} of other users {belong} to user {uid} here, as there is nobody else"),
+                    None => format!("{files} of users that are not mapped {belong} to nobody here"),
                 }),
             }
         }

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, unused_macros, reason = "every test file uses a part")]
 
 mod busybox;
+pub(crate) mod person;
 pub(crate) mod sound;
 
 use std::path::{Path, PathBuf};
