@@ -40,10 +40,14 @@ impl RootMount {
     /// # Errors
     ///
     /// As for [`RootMount::pivot`].
-    pub fn pivot_with(self, furnish: &Furnish) -> Result<Entered> {
+    pub fn pivot_with(mut self, furnish: &Furnish) -> Result<Entered> {
         let threads = threads().map_err(EnterError::Threads)?;
         if threads != 1 {
             return Err(EnterError::MultiThreaded { threads }.into());
+        }
+        if !self.caller.may_mount {
+            // There is no second try: where this process stands when mounting fails, it cannot come back from.
+            self.kernel.fall_back(&self.caller);
         }
         let uname = rustix::system::uname();
         let user_namespace = !self.caller.may_mount;

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Root layers_in_any_number
         Root more_than_overlayfs_can_take_is_refused
         Root older_kernels_are_made_do_with
+        Root more_is_assumed_of_the_kernel_than_it_can
         Root whiteouts_opaque_directories_and_root_attributes
         Root the_plan_prints_lowers_top_first
         Root attach_read_only_and_writable
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         Root an_embedding_program_may_ignore_sigchld_and_have_timers
         Stranger rootless_spawn
         Stranger rootless_pivot
+        Stranger rootless_more_is_assumed_of_the_kernel_than_it_can
         Root what_the_image_says_of_its_user_namespace_is_not_believed
         Root mount_points_are_for_everybody
         Stranger rootless_refusals
@@ -333,6 +335,35 @@ fn older_kernels_are_made_do_with() {
     assert!(format!("{joined:#}").contains("ENAMETOOLONG"), "{joined:#}");
     let nested = Overlay::new(stack(&many(&place, 600))).kernel(GENERATIONS[2]).mount().unwrap();
     assert!(read(&nested, "f0").is_some());
+}
+
+/// More layers than the oldest way can take, which this kernel has no need of.
+fn more_is_assumed_of_the_kernel_than_it_can() {
+    let place = place();
+    let layers = many(&place, 400);
+    let root = Overlay::new(stack(&layers)).assume(GENERATIONS[3]).mount().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(read(&root, "top").as_deref(), Some("399"));
+    drop(root);
+    let error = Overlay::new(stack(&[place.path().join("0000"), place.path().join("0000/..")])).mount().unwrap_err();
+    assert!(format!("{error:#}").contains("ELOOP"), "{error:#}");
+}
+
+fn rootless_more_is_assumed_of_the_kernel_than_it_can() {
+    become_stranger();
+    let place = place();
+    let mut layers = many(&place, 400);
+    layers.push(rootless_shell().plan().unwrap().lowers()[0].clone());
+    let overlay = || {
+        let layers = LayerStack::from_directories(layers.clone(), OverlayXattrs::User).unwrap();
+        Overlay::new(layers).assume(GENERATIONS[3])
+    };
+    assert_eq!(output(overlay(), sh("cat /top; exit 3")), ("399".into(), 3));
+    let error = overlay().mount().unwrap().spawn(Command::new("nothing")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ProgramNotFound);
+    let error = overlay().kernel(GENERATIONS[3]).mount().unwrap().spawn(sh("true")).unwrap_err();
+    assert!(format!("{error:#}").contains("ENAMETOOLONG"), "{error:#}");
+    overlay().mount().unwrap().pivot().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(fs::read_to_string("/top").unwrap(), "399");
 }
 
 fn whiteouts_opaque_directories_and_root_attributes() {

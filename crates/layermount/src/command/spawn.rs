@@ -19,8 +19,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::CommandError;
-use super::launch::ABOUT_TO_EXEC;
-use super::prepare::above_streams;
+use super::launch::{ABOUT_TO_EXEC, Launch};
+use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::{Command, Namespaces};
 use crate::enter::steps::Surroundings;
@@ -45,7 +45,17 @@ impl RootMount {
         self.spawn_command(command.borrow_mut())
     }
 
-    fn spawn_command(self, command: &mut Command) -> Result<Child> {
+    fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
+        let user_namespace = !self.caller.may_mount;
+        let mut prepared = command.launch(user_namespace || self.caller.is_sole_user())?;
+        match self.start(command, &mut prepared) {
+            // What was assumed of the kernel is tried for the first time in the child.
+            Err(_) if user_namespace && self.kernel.fall_back(&self.caller) => self.start(command, &mut prepared),
+            result => result,
+        }
+    }
+
+    fn start(&self, command: &Command, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = !self.caller.may_mount;
@@ -66,7 +76,6 @@ impl RootMount {
             let name = name.map_err(|_| CommandError::Hostname { text: hostname.clone() })?;
             script.doing("set the hostname").push(Step::SetHostname(name));
         }
-        let (mut launch, pipes) = command.launch(user_namespace || self.caller.is_sole_user())?;
         let mut files = script.files();
 
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
@@ -104,9 +113,9 @@ impl RootMount {
                 .map_err(system)?;
         }
         if report == [ABOUT_TO_EXEC] {
-            child.stdin = pipes.stdin;
-            child.stdout = pipes.stdout;
-            child.stderr = pipes.stderr;
+            child.stdin = pipes.stdin.take();
+            child.stdout = pipes.stdout.take();
+            child.stderr = pipes.stderr.take();
             return Ok(child);
         }
         // That somebody else has reaped it does not matter when it has said what was wrong.

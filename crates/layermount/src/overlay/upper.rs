@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::OverlayError;
 use super::spec::argument;
 use crate::error::SyscallContext;
+use crate::kernel::Kernel;
 use crate::mountinfo::{self, User};
 use crate::script::LayerArgument;
 use crate::stack::RootAttributes;
@@ -100,9 +101,9 @@ impl Persistent {
         Ok(Self { upper, work, path, _lock: lock })
     }
 
-    pub(super) fn arguments(&self, reopen: bool) -> [LayerArgument<'_>; 2] {
+    pub(super) fn arguments(&self, kernel: Kernel, reopen: bool) -> [LayerArgument<'_>; 2] {
         [("upper", &self.upper), ("work", &self.work)]
-            .map(|(name, directory)| argument(directory.as_fd(), &self.path.join(name), reopen))
+            .map(|(name, directory)| argument(directory.as_fd(), &self.path.join(name), kernel, reopen))
     }
 }
 
