@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Root hostile_trees_are_not_furnished
         Root a_read_only_root_refuses_writes
         Root descriptors_do_not_leak
+        Root the_caller_goes_on_being_dumpable
         Root streams_and_signals
         Root nothing_is_left_behind
         Root children_without_newer_system_calls
@@ -830,6 +831,28 @@ fn descriptors_do_not_leak() {
         drop(shell(&[]).kernel(GENERATIONS[2]).mount().unwrap());
     }
     assert_eq!(descriptors(), before);
+}
+
+/// A child may change its user in the memory of this process, which the kernel takes note of.
+fn the_caller_goes_on_being_dumpable() {
+    let dumpable = || rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    let as_app = || {
+        let mut command = sh("id -u");
+        command.user("app");
+        output(shell(&[]), command).0
+    };
+    assert_eq!(as_app(), "1000");
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10).for_each(|_| assert_eq!(as_app(), "1000")));
+        }
+    });
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
+    assert_eq!(as_app(), "1000");
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn streams_and_signals() {

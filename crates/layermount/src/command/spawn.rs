@@ -27,7 +27,7 @@ use crate::enter::steps::Surroundings;
 use crate::error::{Result, SyscallContext};
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
-use crate::sys::fork;
+use crate::sys::fork::{self, Memory};
 
 impl RootMount {
     /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
@@ -82,11 +82,10 @@ impl RootMount {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
         let writer = above_streams(writer).map_err(system)?;
-        let mut reader = Some(reader);
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
-        let process = fork::start(flags, &mut || {
+        let process = fork::start(flags, Memory::Shared, &mut || {
             // With the reading end here, the parent's end would go unnoticed.
-            drop(reader.take());
+            fork::close_copy(reader.as_fd());
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
             let failure = match script.run(&mut files) {
@@ -97,6 +96,7 @@ impl RootMount {
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
         });
+        files.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
         let process =
@@ -106,12 +106,10 @@ impl RootMount {
             })?;
         let mut child = Child::new(process);
         let mut report = Vec::new();
-        if let Some(reader) = reader.take() {
-            std::fs::File::from(reader)
-                .read_to_end(&mut report)
-                .syscall("read", || "pipe".to_owned())
-                .map_err(system)?;
-        }
+        std::fs::File::from(reader)
+            .read_to_end(&mut report)
+            .syscall("read", || "pipe".to_owned())
+            .map_err(system)?;
         if report == [ABOUT_TO_EXEC] {
             child.stdin = pipes.stdin.take();
             child.stdout = pipes.stdout.take();

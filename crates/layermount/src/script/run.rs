@@ -29,6 +29,11 @@ impl Files {
         self.0.get_mut(slot.0)?.take()
     }
 
+    /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
+    pub(crate) fn disown(&mut self) {
+        self.0.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
+    }
+
     /// Closes what is open, and frees nothing.
     pub(super) fn close_all(&mut self) {
         for file in &mut self.0 {
