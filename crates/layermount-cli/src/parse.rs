@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn all_else_is_left_to_the_whole() {
-        for line in ["", "pull image", "-v run image", "run", "run --help", "run --pid x image", "run --nonsense image"] {
+        for line in ["", "pull image", "-v run image", "run", "run --help", "run --pid x image", "run --nonsense image"]
+        {
             let words: Vec<OsString> = ["layermount"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
             assert!(run_alone(&words).is_none(), "{line}");
         }

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use rustix::mount::MountAttrFlags;
 
-use crate::overlay::steps::{Lowers, Parts, push_overlay, push_upper};
+use crate::overlay::steps::{Lowers, Parts, UpperPlace, push_overlay, push_upper};
 use crate::script::{LayerArgument, Script, Step};
 use crate::userns::Caller;
 
@@ -77,7 +77,8 @@ impl Kernel {
         let mut script = Script::new();
         caller.push_id_maps(&mut script);
         script.push(Step::MakePrivate);
-        let upper = push_upper(&mut script, self, None, &attributes, Vec::new(), false);
+        let place = if self.needs_private_namespace() { UpperPlace::OverRoot } else { UpperPlace::Nowhere };
+        let upper = push_upper(&mut script, place, None, &attributes, Vec::new(), false);
         let tmpfs = script.new_mount(c"tmpfs", vec![(c"source", c"layermount".to_owned())], MountAttrFlags::empty());
         if self.needs_private_namespace() {
             script.mount_over_root(tmpfs.into());

@@ -24,10 +24,10 @@ use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::kernel::{Ability, Kernel};
 use crate::mountinfo::User;
-use crate::script::{At, Script, Step};
+use crate::script::{At, Files, Script, Step};
 use crate::stack::LayerStack;
 use crate::userns::Caller;
-use steps::{MAX_LAYERS, Parts};
+use steps::{MAX_LAYERS, Parts, UpperPlace};
 use upper::Persistent;
 
 /// A stack of layers and what is to be put on top of it.
@@ -99,12 +99,13 @@ impl Overlay {
             Upper::Persistent(path) => Some(Persistent::open(path, stack.root(), &names, caller.may_chown())?),
             Upper::ReadOnly | Upper::Temporary { .. } => None,
         };
-        let mut root = RootMount { stack, upper, persistent, names, caller, kernel, mount: None };
+        let mut root = RootMount { stack, upper, persistent, names, caller, kernel, mount: None, _rest: None };
         if caller.may_mount {
-            root.mount = Some(match root.mount_now() {
+            let (mount, rest) = match root.mount_now() {
                 Err(_) if root.kernel.fall_back(&caller) => root.mount_now()?,
                 result => result?,
-            });
+            };
+            (root.mount, root._rest) = (Some(mount), rest);
         }
         Ok(root)
     }
@@ -121,6 +122,8 @@ pub struct RootMount {
     pub(crate) kernel: Ability,
     /// `None` for a caller that may not mount: then the overlay is mounted where it is entered.
     mount: Option<OwnedFd>,
+    /// What else was opened for it. The kernel has whoever closes the temporary upper wait, which is for when the program runs.
+    _rest: Option<Files>,
 }
 
 impl RootMount {
@@ -176,7 +179,14 @@ impl RootMount {
         let reopen = kernel.needs_private_namespace() || !self.caller.may_mount;
         let upper = match &self.persistent {
             Some(persistent) => persistent.arguments(kernel, reopen),
-            None => steps::push_upper(script, kernel, size, self.stack.root(), self.names.clone(), owner),
+            None => {
+                let place = match (kernel.needs_private_namespace(), self.caller.may_mount) {
+                    (true, _) => UpperPlace::OverRoot,
+                    (false, false) => UpperPlace::Aside,
+                    (false, true) => UpperPlace::Nowhere,
+                };
+                steps::push_upper(script, place, size, self.stack.root(), self.names.clone(), owner)
+            }
         };
         if kernel.needs_private_namespace() {
             script.doing("attach the mounted layers");
@@ -189,7 +199,7 @@ impl RootMount {
         Ok(steps::push_overlay(script, kernel, lowers, parts).into())
     }
 
-    fn mount_now(&self) -> Result<OwnedFd> {
+    fn mount_now(&self) -> Result<(OwnedFd, Option<Files>)> {
         let mut script = Script::new();
         let private = self.kernel.get().needs_private_namespace();
         if private {
@@ -197,9 +207,11 @@ impl RootMount {
         }
         let At::Slot(mount) = self.push_overlay(&mut script)? else { return Err(OverlayError::NoMount.into()) };
         if private {
-            return crate::script::run_in_private_namespace(&script, mount);
+            return Ok((crate::script::run_in_private_namespace(&script, mount)?, None));
         }
-        Ok(script.run_here()?.take(mount).ok_or(OverlayError::NoMount)?)
+        let mut files = script.run_here()?;
+        let mount = files.take(mount).ok_or(OverlayError::NoMount)?;
+        Ok((mount, Some(files)))
     }
 }
 

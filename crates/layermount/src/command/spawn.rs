@@ -106,10 +106,7 @@ impl RootMount {
             })?;
         let mut child = Child::new(process);
         let mut report = Vec::new();
-        std::fs::File::from(reader)
-            .read_to_end(&mut report)
-            .syscall("read", || "pipe".to_owned())
-            .map_err(system)?;
+        std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
         if report == [ABOUT_TO_EXEC] {
             child.stdin = pipes.stdin.take();
             child.stdout = pipes.stdout.take();

@@ -112,12 +112,7 @@ pub(super) fn lowers<'a>(stack: &'a LayerStack, kernel: Kernel, reopen: bool) ->
     Ok(Lowers { top: arguments(top), bottom: arguments(bottom) })
 }
 
-pub(super) fn argument<'a>(
-    directory: BorrowedFd<'a>,
-    path: &Path,
-    kernel: Kernel,
-    reopen: bool,
-) -> LayerArgument<'a> {
+pub(super) fn argument<'a>(directory: BorrowedFd<'a>, path: &Path, kernel: Kernel, reopen: bool) -> LayerArgument<'a> {
     let reopen = if reopen { CString::new(path.as_os_str().as_bytes()).ok() } else { None };
     let path = match kernel.layers {
         LayersBy::Descriptor => None,

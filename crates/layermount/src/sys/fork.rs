@@ -58,12 +58,7 @@ pub(crate) fn run(flags: libc::c_int, body: Body<'_>) -> Result<Option<i32>> {
     Ok(waited.and_then(|(_, status)| status.exit_status()))
 }
 
-fn start_with(
-    flags: libc::c_int,
-    exit_signal: libc::c_int,
-    memory: Memory,
-    mut body: Body<'_>,
-) -> Result<Process> {
+fn start_with(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, mut body: Body<'_>) -> Result<Process> {
     // No handler of the parent's program may run in the child: signals wait until the dispositions are reset.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
@@ -86,12 +81,7 @@ extern "C" fn run_child(body: *mut Body<'_>) -> ! {
 }
 
 /// Returns in the parent only.
-fn clone(
-    flags: libc::c_int,
-    exit_signal: libc::c_int,
-    memory: Memory,
-    body: &mut Body<'_>,
-) -> Result<Process> {
+fn clone(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, body: &mut Body<'_>) -> Result<Process> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain integers, for which zero is "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
