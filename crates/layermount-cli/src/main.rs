@@ -11,6 +11,7 @@ mod images;
 mod inspect;
 mod layers;
 mod mount;
+mod parse;
 mod places;
 mod progress;
 mod pull;
@@ -28,14 +29,12 @@ mod users;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command, Global};
 use failure::{ExitStyle, Result};
 use report::Report;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = match Cli::try_parse() {
+    let Cli { global, command } = match parse::command_line() {
         Ok(cli) => cli,
         Err(error) => return usage::answer(error),
     };

@@ -40,8 +40,12 @@ impl RootMount {
     /// # Errors
     ///
     /// As for [`RootMount::pivot`].
-    pub fn pivot_with(self, furnish: &Furnish) -> Result<Entered> {
+    pub fn pivot_with(mut self, furnish: &Furnish) -> Result<Entered> {
         check_single_threaded()?;
+        if !self.caller.may_mount {
+            // There is no second try: where this process stands when mounting fails, it cannot come back from.
+            self.kernel.fall_back(&self.caller);
+        }
         let uname = rustix::system::uname();
         let user_namespace = self.caller.needs_user_namespace();
         let single_user = self.caller.ends_as_sole_user();

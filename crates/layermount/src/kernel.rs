@@ -50,8 +50,8 @@ impl Kernel {
         Self { layers: LayersBy::Joined, detached_layers: false },
     ];
 
-    /// Assumed until it fails: asking costs more than the mount.
-    pub(crate) const NEWEST: Self = Self::GENERATIONS[0];
+    /// Assumed until it fails ([`Ability`]).
+    const NEWEST: Self = Self::GENERATIONS[0];
 
     /// Mounts must be made in a namespace of their own, because parts of them have to be attached in the meantime.
     pub(crate) fn needs_private_namespace(self) -> bool {
@@ -60,7 +60,7 @@ impl Kernel {
 
     /// What works here: the newest generation with which an overlay can be mounted. [`Kernel::NEWEST`] when none does, so that
     /// the error of the real mount is what is reported.
-    pub(crate) fn probed(caller: &Caller) -> Self {
+    fn probed(caller: &Caller) -> Self {
         static PROBED: OnceLock<Kernel> = OnceLock::new();
         *PROBED
             .get_or_init(|| Self::GENERATIONS.into_iter().find(|kernel| kernel.works(caller)).unwrap_or(Self::NEWEST))
@@ -68,6 +68,34 @@ impl Kernel {
 
     fn works(self, caller: &Caller) -> bool {
         Trial::new(self, caller).run().is_ok()
+    }
+}
+
+/// What is taken for granted when an overlay is mounted. Asking costs more than the mount itself, so that the kernel is asked only
+/// when mounting has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ability {
+    /// Nobody has asked.
+    Assumed(Kernel),
+    /// The kernel was asked, or somebody has said so.
+    Known(Kernel),
+}
+
+impl Ability {
+    pub(crate) const ASSUMED: Self = Self::Assumed(Kernel::NEWEST);
+
+    pub(crate) fn get(self) -> Kernel {
+        match self {
+            Self::Assumed(kernel) | Self::Known(kernel) => kernel,
+        }
+    }
+
+    /// Asks, unless that was done before. Whether it turns out to be less than was assumed, so that it is worth it to try again.
+    pub(crate) fn fall_back(&mut self, caller: &Caller) -> bool {
+        let Self::Assumed(assumed) = *self else { return false };
+        let found = Kernel::probed(caller);
+        *self = Self::Known(found);
+        found != assumed
     }
 }
 

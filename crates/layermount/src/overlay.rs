@@ -24,11 +24,11 @@ use rustix::mount::{MountAttrFlags, MoveMountFlags};
 use crate::caller::Caller;
 use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
-use crate::kernel::Kernel;
+use crate::kernel::{Ability, Kernel};
 use crate::mountinfo::User;
-use crate::script::{At, Script, Step};
+use crate::script::{At, Files, Script, Step};
 use crate::stack::LayerStack;
-use steps::{MAX_LAYERS, Parts};
+use steps::{MAX_LAYERS, Parts, UpperPlace};
 use upper::Persistent;
 
 /// A stack of layers and what is to be put on top of it.
@@ -36,13 +36,13 @@ use upper::Persistent;
 pub struct Overlay {
     stack: LayerStack,
     upper: Upper,
-    kernel: Option<Kernel>,
+    kernel: Ability,
 }
 
 impl Overlay {
     /// An overlay of these layers with a temporary upper.
     pub fn new(stack: LayerStack) -> Self {
-        Self { stack, upper: Upper::default(), kernel: None }
+        Self { stack, upper: Upper::default(), kernel: Ability::ASSUMED }
     }
 
     /// Says where changes go.
@@ -56,7 +56,15 @@ impl Overlay {
     #[doc(hidden)]
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = Some(kernel);
+        self.kernel = Ability::Known(kernel);
+        self
+    }
+
+    /// Works as on a kernel of which that much is assumed, and which will be asked when it fails.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn assume(mut self, kernel: Kernel) -> Self {
+        self.kernel = Ability::Assumed(kernel);
         self
     }
 
@@ -92,20 +100,13 @@ impl Overlay {
             Upper::Persistent(path) => Some(Persistent::open(path, stack.root(), &names, caller.may_chown())?),
             Upper::ReadOnly | Upper::Temporary { .. } => None,
         };
-        let mut root = RootMount { stack, upper, persistent, names, caller, kernel: Kernel::NEWEST, mount: None };
-        root.kernel = match kernel {
-            Some(kernel) => kernel,
-            None if caller.may_mount => Kernel::NEWEST,
-            None => Kernel::probed(&caller),
-        };
+        let mut root = RootMount { stack, upper, persistent, names, caller, kernel, mount: None, _rest: None };
         if caller.may_mount {
-            root.mount = Some(match root.mount_now() {
-                Err(_) if kernel.is_none() && Kernel::probed(&caller) != root.kernel => {
-                    root.kernel = Kernel::probed(&caller);
-                    root.mount_now()?
-                }
+            let (mount, rest) = match root.mount_now() {
+                Err(_) if root.kernel.fall_back(&caller) => root.mount_now()?,
                 result => result?,
-            });
+            };
+            (root.mount, root._rest) = (Some(mount), rest);
         }
         Ok(root)
     }
@@ -119,9 +120,11 @@ pub struct RootMount {
     persistent: Option<Persistent>,
     names: Vec<CString>,
     pub(crate) caller: Caller,
-    kernel: Kernel,
+    pub(crate) kernel: Ability,
     /// `None` for a caller that may not mount: then the overlay is mounted where it is entered.
     mount: Option<OwnedFd>,
+    /// What else was opened for it. The kernel has whoever closes the temporary upper wait, which is for when the program runs.
+    _rest: Option<Files>,
 }
 
 impl RootMount {
@@ -178,33 +181,43 @@ impl RootMount {
             Upper::ReadOnly | Upper::Persistent(_) => Some(1 << 20),
         };
         let owner = self.caller.may_chown();
-        let reopen = self.kernel.needs_private_namespace() || !self.caller.may_mount;
+        let kernel = self.kernel.get();
+        let reopen = kernel.needs_private_namespace() || !self.caller.may_mount;
         let upper = match &self.persistent {
-            Some(persistent) => persistent.arguments(reopen),
-            None => steps::push_upper(script, self.kernel, size, self.stack.root(), self.names.clone(), owner),
+            Some(persistent) => persistent.arguments(kernel, reopen),
+            None => {
+                let place = match (kernel.needs_private_namespace(), self.caller.may_mount) {
+                    (true, _) => UpperPlace::OverRoot,
+                    (false, false) => UpperPlace::Aside,
+                    (false, true) => UpperPlace::Nowhere,
+                };
+                steps::push_upper(script, place, size, self.stack.root(), self.names.clone(), owner)
+            }
         };
-        if self.kernel.needs_private_namespace() {
+        if kernel.needs_private_namespace() {
             script.doing("attach the mounted layers");
             for layer in self.stack.layers().iter().filter(|layer| layer.is_mount()) {
                 script.mount_over_root(At::Fd(layer.directory()));
             }
         }
-        let lowers = spec::lowers(&self.stack, reopen)?;
+        let lowers = spec::lowers(&self.stack, kernel, reopen)?;
         let parts = Parts { upper, xattrs: self.stack.xattrs(), attributes: MountAttrFlags::empty() };
-        Ok(steps::push_overlay(script, self.kernel, lowers, parts).into())
+        Ok(steps::push_overlay(script, kernel, lowers, parts).into())
     }
 
-    fn mount_now(&self) -> Result<OwnedFd> {
+    fn mount_now(&self) -> Result<(OwnedFd, Option<Files>)> {
         let mut script = Script::new();
-        let private = self.kernel.needs_private_namespace();
+        let private = self.kernel.get().needs_private_namespace();
         if private {
             script.doing("make a private mount namespace").push(Step::MakePrivate);
         }
         let At::Slot(mount) = self.push_overlay(&mut script)? else { return Err(OverlayError::NoMount.into()) };
         if private {
-            return crate::script::run_in_private_namespace(&script, mount);
+            return Ok((crate::script::run_in_private_namespace(&script, mount)?, None));
         }
-        Ok(script.run_here()?.take(mount).ok_or(OverlayError::NoMount)?)
+        let mut files = script.run_here()?;
+        let mount = files.take(mount).ok_or(OverlayError::NoMount)?;
+        Ok((mount, Some(files)))
     }
 }
 

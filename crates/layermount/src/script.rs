@@ -120,6 +120,10 @@ pub(crate) enum Step<'a> {
         to: At<'a>,
         path: CString,
     },
+    /// Attaches a detached mount somewhere below the host's root, with which it goes. Nobody looks there any more.
+    PutAside {
+        mount: At<'a>,
+    },
     /// A detached copy of a mount (or a part of one).
     OpenTree {
         at: At<'a>,

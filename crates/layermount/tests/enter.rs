@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Root layers_in_any_number
         Root more_than_overlayfs_can_take_is_refused
         Root older_kernels_are_made_do_with
+        Root more_is_assumed_of_the_kernel_than_it_can
         Root whiteouts_opaque_directories_and_root_attributes
         Root the_plan_prints_lowers_top_first
         Root attach_read_only_and_writable
@@ -70,12 +71,14 @@ fn main() -> ExitCode {
         Root hostile_trees_are_not_furnished
         Root a_read_only_root_refuses_writes
         Root descriptors_do_not_leak
+        Root the_caller_goes_on_being_dumpable
         Root streams_and_signals
         Root nothing_is_left_behind
         Root children_without_newer_system_calls
         Root an_embedding_program_may_ignore_sigchld_and_have_timers
         Stranger rootless_spawn
         Stranger rootless_pivot
+        Stranger rootless_more_is_assumed_of_the_kernel_than_it_can
         Root what_the_image_says_of_its_user_namespace_is_not_believed
         Root mount_points_are_for_everybody
         Stranger rootless_refusals
@@ -333,6 +336,35 @@ fn older_kernels_are_made_do_with() {
     assert!(format!("{joined:#}").contains("ENAMETOOLONG"), "{joined:#}");
     let nested = Overlay::new(stack(&many(&place, 600))).kernel(GENERATIONS[2]).mount().unwrap();
     assert!(read(&nested, "f0").is_some());
+}
+
+/// More layers than the oldest way can take, which this kernel has no need of.
+fn more_is_assumed_of_the_kernel_than_it_can() {
+    let place = place();
+    let layers = many(&place, 400);
+    let root = Overlay::new(stack(&layers)).assume(GENERATIONS[3]).mount().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(read(&root, "top").as_deref(), Some("399"));
+    drop(root);
+    let error = Overlay::new(stack(&[place.path().join("0000"), place.path().join("0000/..")])).mount().unwrap_err();
+    assert!(format!("{error:#}").contains("ELOOP"), "{error:#}");
+}
+
+fn rootless_more_is_assumed_of_the_kernel_than_it_can() {
+    become_stranger();
+    let place = place();
+    let mut layers = many(&place, 400);
+    layers.push(rootless_shell().plan().unwrap().lowers()[0].clone());
+    let overlay = || {
+        let layers = LayerStack::from_directories(layers.clone(), OverlayXattrs::User).unwrap();
+        Overlay::new(layers).assume(GENERATIONS[3])
+    };
+    assert_eq!(output(overlay(), sh("cat /top; exit 3")), ("399".into(), 3));
+    let error = overlay().mount().unwrap().spawn(Command::new("nothing")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ProgramNotFound);
+    let error = overlay().kernel(GENERATIONS[3]).mount().unwrap().spawn(sh("true")).unwrap_err();
+    assert!(format!("{error:#}").contains("ENAMETOOLONG"), "{error:#}");
+    overlay().mount().unwrap().pivot().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(fs::read_to_string("/top").unwrap(), "399");
 }
 
 fn whiteouts_opaque_directories_and_root_attributes() {
@@ -799,6 +831,28 @@ fn descriptors_do_not_leak() {
         drop(shell(&[]).kernel(GENERATIONS[2]).mount().unwrap());
     }
     assert_eq!(descriptors(), before);
+}
+
+/// A child may change its user in the memory of this process, which the kernel takes note of.
+fn the_caller_goes_on_being_dumpable() {
+    let dumpable = || rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    let as_app = || {
+        let mut command = sh("id -u");
+        command.user("app");
+        output(shell(&[]), command).0
+    };
+    assert_eq!(as_app(), "1000");
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10).for_each(|_| assert_eq!(as_app(), "1000")));
+        }
+    });
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::Dumpable);
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
+    assert_eq!(as_app(), "1000");
+    assert_eq!(dumpable(), rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn streams_and_signals() {

@@ -142,10 +142,12 @@ impl Launch {
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
-        fork::reset_signals();
         if let Some(report) = report {
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
             rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
+        } else {
+            // A child has done so at its beginning.
+            fork::reset_signals();
         }
         Ok(())
     }

@@ -72,7 +72,10 @@ impl Child {
     fn poll(&mut self, options: WaitOptions) -> Result<Option<ExitStatus>> {
         if self.status.is_none() {
             match waitpid(Some(self.process.pid), options) {
-                Ok(Some((_, status))) => self.status = Some(ExitStatus::from_raw(status.as_raw())),
+                Ok(Some((_, status))) => {
+                    self.status = Some(ExitStatus::from_raw(status.as_raw()));
+                    drop(self.holds.take());
+                }
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(errno) => {
                     let cause = SyscallError::new("waitpid", self.process.pid.to_string(), errno);

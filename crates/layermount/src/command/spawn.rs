@@ -20,15 +20,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::CommandError;
 use super::inner::Inner;
-use super::launch::{ABOUT_TO_EXEC, Stage};
-use super::prepare::above_streams;
+use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
+use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::{Command, Namespaces};
 use crate::enter::steps::Surroundings;
 use crate::error::{Result, SyscallContext};
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
-use crate::sys::fork;
+use crate::sys::fork::{self, Memory};
 
 impl RootMount {
     /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
@@ -46,7 +46,20 @@ impl RootMount {
         self.spawn_command(command.borrow_mut())
     }
 
-    fn spawn_command(self, command: &mut Command) -> Result<Child> {
+    fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
+        let mut prepared = command.launch(self.caller.ends_as_sole_user())?;
+        let mut child = match self.start(command, &mut prepared) {
+            // What was assumed of the kernel is tried for the first time in the child.
+            Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
+                self.start(command, &mut prepared)?
+            }
+            result => result?,
+        };
+        child.holds = Some(self.into_holds());
+        Ok(child)
+    }
+
+    fn start(&self, command: &Command, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
@@ -67,7 +80,6 @@ impl RootMount {
             let name = name.map_err(|_| CommandError::Hostname { text: hostname.clone() })?;
             script.doing("set the hostname").push(Step::SetHostname(name));
         }
-        let (mut launch, pipes) = command.launch(self.caller.ends_as_sole_user())?;
         let mut files = script.files();
 
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
@@ -76,11 +88,12 @@ impl RootMount {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
         let writer = above_streams(writer).map_err(system)?;
-        let mut reader = Some(reader);
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
-        let process = fork::start(flags, &mut || {
+        // Who waits for its ID maps cannot have the parent wait for it.
+        let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
+        let process = fork::start(flags, memory, &mut || {
             // With the reading end here, the parent's end would go unnoticed.
-            drop(reader.take());
+            fork::close_copy(reader.as_fd());
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
             let failure = match script.run(&mut files) {
@@ -94,6 +107,7 @@ impl RootMount {
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
         });
+        files.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
         let process =
@@ -104,22 +118,16 @@ impl RootMount {
         let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
         let mut child = Child::new(process);
         let mut report = Vec::new();
-        if let Some(reader) = reader.take() {
-            std::fs::File::from(reader)
-                .read_to_end(&mut report)
-                .syscall("read", || "pipe".to_owned())
-                .map_err(system)?;
-        }
+        std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
         if let Err(error) = mapped {
             // It has nobody to be, and ends.
             child.wait()?;
             return Err(error);
         }
         if report == [ABOUT_TO_EXEC] {
-            child.holds = Some(self.into_holds());
-            child.stdin = pipes.stdin;
-            child.stdout = pipes.stdout;
-            child.stderr = pipes.stderr;
+            child.stdin = pipes.stdin.take();
+            child.stdout = pipes.stdout.take();
+            child.stderr = pipes.stderr.take();
             return Ok(child);
         }
         // That somebody else has reaped it does not matter when it has said what was wrong.

@@ -9,7 +9,7 @@ use super::probe::{Outcome, Probe, Shortcoming, Subject, Weight};
 use crate::caller::Caller;
 use crate::image::OverlayXattrs;
 use crate::kernel::{Kernel, LayersBy};
-use crate::overlay::steps::push_upper;
+use crate::overlay::steps::{UpperPlace, push_upper};
 use crate::overlay::trial::Trial;
 use crate::script::{Refused, Script, Step, try_in_child};
 use crate::stack::RootAttributes;
@@ -89,7 +89,7 @@ fn tmpfs_xattrs(caller: &Caller) -> Outcome {
     let attributes = RootAttributes { xattrs, ..RootAttributes::default() };
     let mut script = Script::new();
     caller.push_id_maps(&mut script);
-    push_upper(&mut script, Kernel::NEWEST, None, &attributes, vec![name.to_owned()], false);
+    push_upper(&mut script, UpperPlace::Nowhere, None, &attributes, vec![name.to_owned()], false);
     match run(&script, caller) {
         Ok(()) => Outcome::Works("user.* can be set".to_owned()),
         Err(_) => Outcome::Fails(

@@ -110,7 +110,7 @@ pub(crate) fn push_prepare<'a>(
     }
     script.doing("bind a directory or file of the host");
     let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
-    // After the binds: one of `/` would show these files, which for the moment lie over it.
+    // After the binds: one of `/` would show these files, which for the moment lie in it.
     push_files(script, furnish, around, &mut prepared.targets);
     prepared.targets.extend(binds);
     Ok(prepared)
@@ -159,7 +159,7 @@ fn push_dev(script: &mut Script<'_>, around: &Surroundings<'_>) -> Dev {
     Dev { tmpfs, pts, shm, mqueue, nodes }
 }
 
-/// Files for `/etc`, on a tmpfs that lies over the host's root until that goes.
+/// Files for `/etc`, on a tmpfs that lies somewhere in the host's tree until that goes.
 fn push_files(
     script: &mut Script<'_>,
     furnish: &Furnish,
@@ -180,7 +180,7 @@ fn push_files(
     let options = vec![(c"source", c"etc".to_owned()), (c"mode", c"0755".to_owned()), (c"size", c"1m".to_owned())];
     let tmpfs = script.new_mount(c"tmpfs", options, NO_PROGRAMS);
     // Before Linux 6.15 a part of a mount can be taken only when that is attached.
-    script.mount_over_root(tmpfs.into());
+    script.push(Step::PutAside { mount: tmpfs.into() });
     for (on, name, place, contents) in files {
         if on {
             let file = script.slot();

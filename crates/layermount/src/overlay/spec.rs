@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, fstat, statat};
 use super::steps::{Lowers, MAX_LAYERS, MAX_LOWERS, OPTIONS};
 use super::{OverlayError, Upper};
 use crate::image::OverlayXattrs;
+use crate::kernel::{Kernel, LayersBy};
 use crate::script::{At, LayerArgument};
 use crate::stack::{LayerStack, StackedLayer};
 
@@ -101,19 +102,23 @@ pub(super) fn check(stack: &LayerStack) -> Result<(), OverlayError> {
 
 /// The layers as arguments for the kernel; opened once more when the overlay is mounted in another namespace. What is mounted
 /// nowhere has no path to be opened by.
-pub(super) fn lowers<'a>(stack: &'a LayerStack, reopen: bool) -> Result<Lowers<'a>, OverlayError> {
+pub(super) fn lowers<'a>(stack: &'a LayerStack, kernel: Kernel, reopen: bool) -> Result<Lowers<'a>, OverlayError> {
     let (top, bottom) = top_first(stack)?;
     let arguments = |layers: Vec<&'a StackedLayer>| {
         (layers.into_iter())
-            .map(|layer| argument(layer.directory(), layer.path(), reopen && !layer.is_mount()))
+            .map(|layer| argument(layer.directory(), layer.path(), kernel, reopen && !layer.is_mount()))
             .collect()
     };
     Ok(Lowers { top: arguments(top), bottom: arguments(bottom) })
 }
 
-pub(super) fn argument<'a>(directory: BorrowedFd<'a>, path: &Path, reopen: bool) -> LayerArgument<'a> {
+pub(super) fn argument<'a>(directory: BorrowedFd<'a>, path: &Path, kernel: Kernel, reopen: bool) -> LayerArgument<'a> {
     let reopen = if reopen { CString::new(path.as_os_str().as_bytes()).ok() } else { None };
-    LayerArgument { at: At::Fd(directory), path: plain_path(path, directory), reopen }
+    let path = match kernel.layers {
+        LayersBy::Descriptor => None,
+        LayersBy::Path | LayersBy::Joined => plain_path(path, directory),
+    };
+    LayerArgument { at: At::Fd(directory), path, reopen }
 }
 
 /// The path, when it may stand in a mount option as it is, and still leads to this very directory.

@@ -35,10 +35,21 @@ pub(crate) struct Parts<'a> {
     pub(crate) attributes: MountAttrFlags,
 }
 
+/// Where the tmpfs of a temporary upper is attached while the overlay is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpperPlace {
+    /// It is closed afterwards, for which the kernel has whoever does so wait as for an unmount.
+    Nowhere,
+    /// In the tree of a namespace that is left behind, with which it goes.
+    Aside,
+    /// Over the root, for kernels that take what is attached only.
+    OverRoot,
+}
+
 /// A tmpfs with an upper directory that has the image's root attributes, and a work directory.
 pub(crate) fn push_upper<'a>(
     script: &mut Script<'a>,
-    kernel: Kernel,
+    place: UpperPlace,
     size: Option<u64>,
     attributes: &'a RootAttributes,
     names: Vec<CString>,
@@ -50,8 +61,10 @@ pub(crate) fn push_upper<'a>(
         options.push((c"size", number(size)));
     }
     let tmpfs = script.new_mount(c"tmpfs", options, MountAttrFlags::empty());
-    if kernel.needs_private_namespace() {
-        script.mount_over_root(tmpfs.into());
+    match place {
+        UpperPlace::Nowhere => {}
+        UpperPlace::Aside => script.push(Step::PutAside { mount: tmpfs.into() }),
+        UpperPlace::OverRoot => script.mount_over_root(tmpfs.into()),
     }
     [(c"upper", true), (c"work", false)].map(|(name, upper)| {
         let directory = script.slot();

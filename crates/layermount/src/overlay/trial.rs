@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::mount::MountAttrFlags;
 
-use super::steps::{Lowers, Parts, push_overlay, push_upper};
+use super::steps::{Lowers, Parts, UpperPlace, push_overlay, push_upper};
 use crate::caller::Caller;
 use crate::kernel::Kernel;
 use crate::script::{At, LayerArgument, Refused, Script, Step, try_in_child};
@@ -47,7 +47,8 @@ impl<'a> Trial<'a> {
         let mut script = Script::new();
         caller.push_id_maps(&mut script);
         script.doing("make a private mount namespace").push(Step::MakePrivate);
-        let upper = push_upper(&mut script, kernel, None, &attributes, Vec::new(), false);
+        let place = if kernel.needs_private_namespace() { UpperPlace::OverRoot } else { UpperPlace::Nowhere };
+        let upper = push_upper(&mut script, place, None, &attributes, Vec::new(), false);
         let lower = match lower {
             Some((fd, path)) => {
                 let reopen = CString::new(path.as_os_str().as_bytes()).ok();

@@ -20,6 +20,7 @@ use super::OverlayError;
 use super::spec::argument;
 use crate::caller::Caller;
 use crate::error::SyscallContext;
+use crate::kernel::Kernel;
 use crate::mountinfo::{self, User};
 use crate::script::LayerArgument;
 use crate::stack::RootAttributes;
@@ -122,9 +123,9 @@ impl Persistent {
         self.lock
     }
 
-    pub(super) fn arguments(&self, reopen: bool) -> [LayerArgument<'_>; 2] {
+    pub(super) fn arguments(&self, kernel: Kernel, reopen: bool) -> [LayerArgument<'_>; 2] {
         [("upper", &self.upper), ("work", &self.work)]
-            .map(|(name, directory)| argument(directory.as_fd(), &self.path.join(name), reopen))
+            .map(|(name, directory)| argument(directory.as_fd(), &self.path.join(name), kernel, reopen))
     }
 }
 

@@ -19,7 +19,7 @@ impl Step<'_> {
             | Self::FsPath { .. }
             | Self::FsCreate { .. } => "fsconfig",
             Self::FsMount { .. } => "fsmount",
-            Self::MoveMount { .. } => "move_mount",
+            Self::MoveMount { .. } | Self::PutAside { .. } => "move_mount",
             Self::OpenTree { .. } => "open_tree",
             Self::SetReadOnly { .. } => "mount_setattr",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
@@ -53,6 +53,7 @@ impl fmt::Display for Step<'_> {
             Self::MountJoined { lowers, options, .. } => {
                 write!(f, "\"overlay\", \"/\", {} lower directories, {}", lowers.len(), Quoted(options))
             }
+            Self::PutAside { .. } => f.write_str("mount, AT_FDCWD, \"/\""),
             Self::MoveMount { path, to, .. } => write!(f, "mount, {to}, {}", Quoted(path)),
             Self::OpenTree { at, path, recursive, .. } => {
                 write!(f, "{at}, {}, OPEN_TREE_CLONE{}", Quoted(path), if *recursive { "|AT_RECURSIVE" } else { "" })

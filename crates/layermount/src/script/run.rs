@@ -29,6 +29,11 @@ impl Files {
         self.0.get_mut(slot.0)?.take()
     }
 
+    /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
+    pub(crate) fn disown(&mut self) {
+        self.0.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
+    }
+
     /// Closes what is open, and frees nothing.
     pub(super) fn close_all(&mut self) {
         for file in &mut self.0 {
@@ -98,9 +103,12 @@ impl Step<'_> {
                 let mount = mount_joined(lowers, upper.as_ref(), options, files)?;
                 files.put(*into, mount)
             }
-            Step::MoveMount { from, to, path } => {
-                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-                mount::move_mount(files.at(*from)?, c"", files.at(*to)?, path.as_c_str(), flags)
+            Step::MoveMount { from, to, path } => attach(files.at(*from)?, files.at(*to)?, path),
+            // Above the root itself it would be one more that has to be taken away alone, for which the kernel waits each time
+            // until no processor looks at it any more. There is no store below /sys, and what is wanted of it has been taken.
+            Step::PutAside { mount } => {
+                let mount = files.at(*mount)?;
+                attach(mount, CWD, c"/sys").or_else(|_| attach(mount, CWD, c"/"))
             }
             Step::OpenTree { at, path, recursive, into } => {
                 let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
@@ -214,6 +222,11 @@ pub(crate) fn set_attributes(
     let (seconds, nanoseconds) = attributes.mtime;
     let time = fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     fs::futimens(directory, &fs::Timestamps { last_access: time, last_modification: time })
+}
+
+fn attach(mount: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    mount::move_mount(mount, c"", to, path, flags)
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, where `umount2(".")` finds it: see pivot_root(2), "Notes".

@@ -1,7 +1,7 @@
 //! Entries: complete, verified layers on a [shelf](super::shelf), and what lies beside them.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -252,19 +252,34 @@ pub(crate) fn listing_checksum(directory: BorrowedFd<'_>) -> Result<u32, Syscall
     checksum().syscall("read", || LISTING.into())
 }
 
-/// Reads a file whole; whatever else lies in its place reads as an empty one.
+/// Reads a file whole, as long as it was when it was opened: what is in the store is written before it has its name. Whatever else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match open_file(directory, name) {
+    let (file, size) = match open_with_size(directory, name) {
         // The latter two: symlinks and sockets.
-        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => {}
-        file => _ = File::from(file?).read_to_end(&mut bytes)?,
+        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(size)?;
+    bytes.resize(size, 0);
+    let mut length = 0;
+    while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *room))? {
+            0 => break,
+            count => length += count,
+        }
     }
+    bytes.truncate(length);
     Ok(bytes)
 }
 
 /// Opens a regular file for reading. Anything else is `EINVAL`, without being waited for.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    open_with_size(directory, name).map(|(file, _)| file)
+}
+
+fn open_with_size(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<(OwnedFd, u64)> {
     const LEASES: usize = 1000;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut leases = 0;
@@ -276,8 +291,9 @@ pub(super) fn open_file(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Re
         }
         leases += 1;
     };
-    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
-        FileType::RegularFile => Ok(file),
+    let stat = rustix::fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((file, u64::try_from(stat.st_size).unwrap_or(0))),
         _ => Err(Errno::INVAL),
     }
 }

@@ -1,6 +1,7 @@
 //! A child process in new namespaces, made with `clone3(2)`, or `clone(2)` where a seccomp filter hides the newer call.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -9,6 +10,24 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::mount::last_errno;
 
+#[cfg(target_arch = "x86_64")]
+mod shared;
+
+/// What a child runs.
+type Body<'a> = &'a mut dyn FnMut() -> i32;
+
+/// The memory that a child works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// A copy.
+    Copied,
+    /// The parent's, where that is possible: the calling thread waits until the child has executed a program or ended. It is
+    /// faster by all that a copy takes, and more is asked of the child: it must not wait for the parent, and what it
+    /// changes is changed for the parent. Descriptors are its own, so that an owner of one that it leaves in memory is, to the
+    /// parent, the owner of nothing.
+    Shared,
+}
+
 /// The parent's handle on a child.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -16,7 +35,7 @@ pub(crate) struct Process {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Starts `body` in a child process with a copy of this memory; the child ends with the code that `body` returns.
+/// Starts `body` in a child process; the child ends with the code that `body` returns.
 ///
 /// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be
 /// async-signal-safe: no
@@ -24,15 +43,15 @@ pub(crate) struct Process {
 /// default signal dispositions and an empty signal mask.
 ///
 /// `flags` are `CLONE_NEW*` and `CLONE_FILES`.
-pub(crate) fn start(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
-    start_with(flags, libc::SIGCHLD, body)
+pub(crate) fn start(flags: libc::c_int, memory: Memory, body: Body<'_>) -> Result<Process> {
+    start_with(flags, libc::SIGCHLD, memory, body)
 }
 
 /// As [`start`], so that the embedding program does not notice: there is no `SIGCHLD`, and no `wait` of its own that does not ask
 /// for such children (`__WALL`) takes the status away, nor does it get lost when `SIGCHLD` is ignored (wait(2), "NOTES" and
 /// `__WCLONE`). It is for [`wait_unnoticed`] to wait for it.
-pub(crate) fn start_unnoticed(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
-    start_with(flags, 0, body)
+pub(crate) fn start_unnoticed(flags: libc::c_int, body: Body<'_>) -> Result<Process> {
+    start_with(flags, 0, Memory::Copied, body)
 }
 
 /// Waits for the end of a child; the exit code, if it ended by itself.
@@ -43,50 +62,64 @@ pub(crate) fn wait_unnoticed(child: &Process) -> Result<Option<i32>> {
 }
 
 /// [`start_unnoticed`] and [`wait_unnoticed`].
-pub(crate) fn run(flags: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Option<i32>> {
+pub(crate) fn run(flags: libc::c_int, body: Body<'_>) -> Result<Option<i32>> {
     wait_unnoticed(&start_unnoticed(flags, body)?)
 }
 
-fn start_with(flags: libc::c_int, exit_signal: libc::c_int, body: &mut dyn FnMut() -> i32) -> Result<Process> {
+fn start_with(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, mut body: Body<'_>) -> Result<Process> {
     // No handler of the parent's program may run in the child: signals wait until the dispositions are reset.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    let result = clone(flags, exit_signal);
-    if let Ok(None) = result {
-        let bomb = ExitOnUnwind;
-        reset_signals();
-        let code = body();
-        drop(bomb);
-        exit(code);
-    }
+    let result = clone(flags, exit_signal, memory, &mut body);
     let restored = mask.thread_set_mask();
     debug_assert!(restored.is_ok(), "setting a mask that was in force before");
-    result.and_then(|process| process.ok_or(Errno::CHILD))
+    result
 }
 
-/// `None` in the child.
-fn clone(flags: libc::c_int, exit_signal: libc::c_int) -> Result<Option<Process>> {
+/// All that a child does.
+extern "C" fn run_child(body: *mut Body<'_>) -> ! {
+    let bomb = ExitOnUnwind;
+    reset_signals();
+    // SAFETY: it comes from a reference that is valid for as long as the child runs, and nobody else uses it meanwhile.
+    let body = unsafe { &mut *body };
+    let code = body();
+    drop(bomb);
+    exit(code)
+}
+
+/// Returns in the parent only.
+fn clone(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, body: &mut Body<'_>) -> Result<Process> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain integers, for which zero is "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
     arguments.exit_signal = exit_signal as u64;
-    // SAFETY: without CLONE_VM the child works on a copy of the memory, on the same stack; both sides return from here.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
-    match pid {
-        0 => Ok(None),
-        pid if pid > 0 => started(pid, pidfd).map(Some),
+    let cloned = match memory {
+        #[cfg(target_arch = "x86_64")]
+        Memory::Shared => shared::clone3(arguments, body),
+        _ => copying_clone3(&mut arguments, body),
+    };
+    match cloned {
+        Ok(pid) => started(pid, pidfd),
         // Docker's and others' seccomp filters cannot look into clone3's arguments and refuse all of it.
-        _ => match last_errno() {
-            Errno::NOSYS | Errno::PERM => old_clone(flags, exit_signal),
-            errno => Err(errno),
-        },
+        Err(Errno::NOSYS | Errno::PERM) => old_clone(flags, exit_signal, body),
+        Err(errno) => Err(errno),
     }
 }
 
-fn old_clone(flags: libc::c_int, exit_signal: libc::c_int) -> Result<Option<Process>> {
+fn copying_clone3(arguments: &mut libc::clone_args, body: &mut Body<'_>) -> Result<libc::c_long> {
+    let size = size_of_val(arguments);
+    // SAFETY: without CLONE_VM the child works on a copy of the memory, on the same stack; both sides return from here.
+    match unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(arguments), size) } {
+        0 => run_child(body),
+        pid if pid > 0 => Ok(pid),
+        _ => Err(last_errno()),
+    }
+}
+
+fn old_clone(flags: libc::c_int, exit_signal: libc::c_int, body: &mut Body<'_>) -> Result<Process> {
     let flags = libc::c_ulong::from((flags | libc::CLONE_PIDFD | exit_signal).cast_unsigned());
     let none: libc::c_ulong = 0;
     // Stored by the same call (Linux 5.2), so that there is no child of which we have no descriptor.
@@ -98,8 +131,8 @@ fn old_clone(flags: libc::c_int, exit_signal: libc::c_int) -> Result<Option<Proc
     // SAFETY: as above; a null stack means "the same one, copied".
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) };
     match pid {
-        0 => Ok(None),
-        pid if pid > 0 => started(pid, pidfd).map(Some),
+        0 => run_child(body),
+        pid if pid > 0 => started(pid, pidfd),
         _ => Err(last_errno()),
     }
 }
@@ -127,6 +160,13 @@ impl Drop for ExitOnUnwind {
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Closes a child's copy of a descriptor, whose owner is the parent. Async-signal-safe.
+pub(crate) fn close_copy(fd: BorrowedFd<'_>) {
+    // SAFETY: only ever called in a child with a table of descriptors of its own, in which nobody uses this one any more. What
+    // owns it is dropped in the parent alone.
+    unsafe { libc::close(fd.as_raw_fd()) };
 }
 
 /// Takes over a descriptor that a child with a shared table of descriptors has opened and given up.
