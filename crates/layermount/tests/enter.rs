@@ -456,7 +456,7 @@ fn a_persistent_upper_is_kept_for_one_user_at_a_time() {
     let error = shell(&[]).upper(upper()).mount().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(error.to_string().contains(&format!("process {} (", std::process::id())), "{error}");
-    // From now on there is no lock, but a child.
+    // Whoever has started the child holds the lock, and the child is who has to end.
     let mut command = sh("sleep 100");
     command.stdout(Stdio::null());
     let mut child = mounted.spawn(command).unwrap();

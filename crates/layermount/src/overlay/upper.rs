@@ -71,6 +71,12 @@ pub(super) struct Persistent {
     lock: OwnedFd,
 }
 
+/// A process that has an overlay of it. Not of `directory` itself, which may also be above layers that others use.
+fn user_of(directory: &Path) -> Option<User> {
+    let path = std::fs::canonicalize(directory).ok()?;
+    mountinfo::users_of(&path.join("upper")).into_iter().next()
+}
+
 impl Persistent {
     pub(super) fn open(
         directory: &Path,
@@ -95,12 +101,14 @@ impl Persistent {
         let busy = |user| OverlayError::UpperBusy { path: directory.to_owned(), user };
         match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(busy(mountinfo::lock_holder(lock.as_fd()))),
+            // Rather who runs in it than who has started that.
+            Err(Errno::WOULDBLOCK) => {
+                return Err(busy(user_of(directory).or_else(|| mountinfo::lock_holder(lock.as_fd()))));
+            }
             Err(errno) => return Err(errno).syscall("flock", show).map_err(OverlayError::Upper),
         }
         let path = std::fs::canonicalize(directory).syscall("realpath", show).map_err(OverlayError::Upper)?;
-        // Not `path` itself, which may also be above layers that others use.
-        if let Some(user) = mountinfo::users_of(&path.join("upper")).into_iter().next() {
+        if let Some(user) = user_of(&path) {
             return Err(busy(Some(user)));
         }
         if fs::statat(&top, c"upper", fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {
