@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FlockOperation, OFlags};
 
-use crate::error::{Error, ErrorKind, Result, SyscallContext};
+use crate::error::{Error, Result, SyscallContext};
 use crate::mountinfo;
 
 use super::entry::{Key, is_index_name};
@@ -19,7 +19,7 @@ use super::lock::try_lock;
 use super::record;
 use super::root::{Part, StoreRoot, names_in, open_own};
 use super::shelf::{Shelf, ShelfKind};
-use super::stage::{Stage, is_linked, sweep};
+use super::stage::{Stage, is_for_others, is_linked, sweep};
 use super::usage::part_bytes;
 
 /// What [`Store::prune`](crate::Store::prune) removes.
@@ -177,7 +177,7 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
     };
     let taken = take_all();
     match stage.remove() {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => pruned.to_be_swept = true,
+        Err(error) if is_for_others(&error) => pruned.to_be_swept = true,
         removed => removed?,
     }
     taken

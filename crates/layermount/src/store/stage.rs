@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::{ErrorKind, Result, SyscallContext, SyscallError};
+use crate::caller::Caller;
+use crate::error::{Error, ErrorKind, Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
 
 use super::lock::try_lock;
@@ -107,6 +108,12 @@ impl Stage {
     }
 }
 
+/// Whether something could not be removed because it belongs to users whom this process may not touch. There are none for root of
+/// the machine, for whom it is an error like others.
+pub(crate) fn is_for_others(error: &Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied && !Caller::current().is_privileged()
+}
+
 /// What became of the stages of processes that are gone.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Swept {
@@ -126,7 +133,7 @@ pub(crate) fn sweep(root: &StoreRoot) -> Result<Swept> {
         if try_lock(&directory, &path, FlockOperation::NonBlockingLockExclusive)? && is_linked(&directory, &path)? {
             let name = CString::new(name).unwrap_or_default();
             match remove_tree(parent.as_fd(), &name) {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => swept.left += 1,
+                Err(error) if is_for_others(&error) => swept.left += 1,
                 removed => removed.map(|()| swept.removed += 1)?,
             }
         }
