@@ -20,6 +20,7 @@
 mod error;
 mod helper;
 mod maps;
+pub(crate) mod nobody;
 mod ranges;
 
 pub(crate) use error::{NO_USER_NAMESPACES, UserNamespaceError};
