@@ -20,6 +20,7 @@
 mod error;
 mod helper;
 mod maps;
+pub(crate) mod nobody;
 mod obstacle;
 mod ranges;
 

@@ -71,6 +71,19 @@ fn what_has_no_user_here_belongs_to_nobody_and_is_no_set_user_id_program() {
     assert_eq!(owner(&home.in_store("beyond")), nobody);
 }
 
+#[test]
+fn the_root_directory_may_be_somebodys_who_is_not_here() {
+    let Some(home) = Home::new() else { return };
+    let Some(()) = program("busybox") else { return };
+    let recipe = "env PATH=/bin\nentrypoint busybox\nlayer\ndir 2755 100000:100000 /\ncopy 0755 0:0 /bin/busybox /usr/bin/busybox\n";
+    let image = home.image("root", recipe);
+    let upper = home.path("upper");
+    for flags in [&[][..], &["--read-only"], &["--upper", upper.to_str().unwrap()]] {
+        let stat = ["stat", "-c", "%u:%g %a", "/"];
+        assert_eq!(home.prints(&[&["run"], flags, &[&image], &stat].concat()), "65534:65534 755\n", "{flags:?}");
+    }
+}
+
 /// A capability of root of the namespace, which is none of the machine's.
 #[test]
 fn file_capabilities_work_inside() {
@@ -107,14 +120,30 @@ copy 0755 0:0 /capable/cat /usr/bin/busybox xattr:security.capability="\x01\x00\
 #[test]
 fn devices_are_left_out() {
     let Some(home) = Home::new() else { return };
-    let Some(_) = home.several() else { return };
-    let image =
-        home.image("devices", "layer\nchar 0666 0:0 /null 1:3\nblock 0660 0:6 /disk 8:0\nfile 0644 0:0 /file \"x\"\n");
+    let Some(()) = program("busybox") else { return };
+    let recipe = r#"
+env PATH=/bin
+entrypoint busybox
+layer
+copy 0755 0:0 /bin/busybox /usr/bin/busybox
+char 0666 0:0 /null 1:3
+file 0644 0:0 /d/disk "no device"
+layer
+block 0660 0:6 /d/disk 8:0
+hardlink /d/link -> /null
+"#;
+    let image = home.image("devices", recipe);
     let said = home.layermount(&[], &["--verbose", "pull", &image]);
     said.assert(0, &["2 devices left out: only root can make them"]);
     assert!(!said.stderr.contains("warning"), "{}", said.stderr);
-    assert!(home.store().join("layers").is_dir());
+    // What lower layers have in their place does not show instead.
+    assert_eq!(home.prints(&["run", &image, "ls", "-A", "/d"]), "");
+    let tree = home.path("tree");
+    home.prints(&["-q", "unpack", &image, tree.to_str().unwrap()]);
+    assert!(std::fs::read_dir(tree.join("d")).unwrap().next().is_none());
+    assert!(home.prints(&["store", "verify"]).contains("all as unpacked"));
     home.prints(&["store", "prune", "--all"]);
+    // Said to whoever wants to know all, and to nobody else.
     let said = home.layermount(&[], &["pull", &image]);
     assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""));
 }

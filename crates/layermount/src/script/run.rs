@@ -13,6 +13,7 @@ use rustix::mount::{
 use super::target::open_target;
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
+use crate::userns::nobody::give;
 
 type Result<T, E = Errno> = std::result::Result<T, E>;
 
@@ -202,7 +203,7 @@ impl Step<'_> {
     }
 }
 
-/// Gives a directory the attributes of an image's root; times last, because all else changes them.
+/// Gives a directory the attributes of an image's root, as far as this user can; times last, because all else changes them.
 ///
 /// `names` are the names of the xattrs, in order, as C strings.
 pub(crate) fn set_attributes(
@@ -211,13 +212,17 @@ pub(crate) fn set_attributes(
     names: &[std::ffi::CString],
     owner: bool,
 ) -> Result<()> {
+    let mut mode = attributes.mode & 0o7777;
     if owner {
-        let (uid, gid) = (fs::Uid::from_raw(attributes.uid), fs::Gid::from_raw(attributes.gid));
-        fs::fchown(directory, Some(uid), Some(gid))?;
+        mode &= give(attributes.uid, attributes.gid, &|uid, gid| fs::fchown(directory, uid, gid))?.kept();
     }
-    fs::fchmod(directory, Mode::from_raw_mode(attributes.mode & 0o7777))?;
+    fs::fchmod(directory, Mode::from_raw_mode(mode))?;
     for (name, (_, value)) in names.iter().zip(&attributes.xattrs) {
-        fs::fsetxattr(directory, name.as_c_str(), value, XattrFlags::empty())?;
+        match fs::fsetxattr(directory, name.as_c_str(), value, XattrFlags::empty()) {
+            // What files of layers go without in the same place.
+            Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL) => {}
+            other => other?,
+        }
     }
     let (seconds, nanoseconds) = attributes.mtime;
     let time = fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Stat, fstat, futimens, linkat, statat};
 use rustix::io::Errno;
 
-use super::metadata::{IMPLIED, Metadata, forget_inherited_acls, opaque_mark};
+use super::metadata::{IMPLIED, Metadata, forget_inherited_acls, is_stand_in, opaque_mark};
 use super::root::{PATH, READ, open_beneath};
 use super::{
     FileContent, ImpliedDirectory, LayerPath, OpenEnds, OpenLink, UnpackError, UnpackOptions, c_name, listing,
@@ -140,6 +140,12 @@ impl Layer<'_> {
         let found = self.below.find(&target, true).map_err(&at)?.ok_or_else(dangling)?;
         if found.is(FileType::Directory) {
             return Err(dangling().into());
+        }
+        if is_stand_in(&found.stat) {
+            self.metadata.mark_whiteouts(parent.as_fd(), &link.path.0)?;
+            return keep_times(parent.as_fd(), |parent| {
+                self.metadata.stand_in(parent, name).map(drop).map_err(&at).map_err(Into::into)
+            });
         }
         // The path without the symlinks that lower layers have in it.
         let real: Vec<&[u8]> = found.path.iter().map(|component| &**component).collect();

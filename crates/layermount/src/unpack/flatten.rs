@@ -16,9 +16,9 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmod, fstat, linkat, mkdirat, open, statat};
 use rustix::io::Errno;
 
-use super::complete::below::{Found, has_mark, is_whiteout};
+use super::complete::below::{Found, has_mark};
 use super::complete::copy;
-use super::metadata::{Metadata, forget_inherited_acls, opaque_mark, proc_path};
+use super::metadata::{Metadata, forget_inherited_acls, is_whiteout, opaque_mark, proc_path};
 use super::root::{PATH, READ, open_beneath};
 use super::{Ownership, Skipped, UnpackError, UnpackOptions, c_name};
 use crate::caller::Caller;

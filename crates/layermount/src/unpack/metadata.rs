@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr,
-    futimens, mkdirat, openat, removexattr, setxattr, statat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
+    fsetxattr, futimens, makedev, mkdirat, mknodat, openat, removexattr, setxattr, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -17,6 +17,7 @@ use super::{Ownership, Skipped, UnpackError, UnpackOptions};
 use crate::error::{SyscallContext, SyscallError};
 use crate::image::OverlayXattrs;
 use crate::layer::{Attributes, Verdict, judge, quote};
+use crate::userns::nobody::{Chown, Given, give};
 
 /// What a directory has of which no layer says anything, as engines make it; the time is fixed so that trees are equal.
 pub(super) const IMPLIED: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() };
@@ -182,6 +183,24 @@ impl Metadata {
             .map_err(UnpackError::at(name))
     }
 
+    /// Puts something in the place of a device that may not be made: what lower layers have there must not show instead. It is a
+    /// whiteout with rights, of which overlayfs takes no notice, and by which a link to the device is known for what it is.
+    ///
+    /// `false` where the file system can have no whiteouts.
+    pub(super) fn stand_in(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, SyscallError> {
+        self.skipped.devices += 1;
+        match mknodat(parent, name, FileType::CharacterDevice, Mode::RUSR, makedev(0, 0)) {
+            Err(Errno::PERM) => return Ok(false),
+            other => other.syscall("mknodat", || format!("{}, S_IFCHR, makedev(0, 0)", quote(name)))?,
+        }
+        if self.narrow_umask {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = openat(parent, name, flags, Mode::empty()).syscall("openat", || quote(name))?;
+            chmod(proc_path(fd.as_fd()), Mode::RUSR).syscall("chmod", || quote(name))?;
+        }
+        Ok(true)
+    }
+
     /// Marks an open directory as opaque.
     pub(super) fn mark_opaque(&self, fd: BorrowedFd<'_>, name: &[u8]) -> Result<(), UnpackError> {
         let mark = opaque_mark(self.namespace);
@@ -215,25 +234,14 @@ impl Metadata {
         }
     }
 
-    /// Changes an owner. IDs that the user namespace does not map become nobody's, as the kernel would show them there, and are
-    /// counted. Returns the bits of the mode that may be kept: a program that runs as whoever owns it must not run as another.
+    /// Changes an owner, and counts what becomes nobody's. Returns the bits of the mode that may be kept.
     fn give(&mut self, uid: u32, gid: u32, chown: Chown<'_>) -> rustix::io::Result<u32> {
-        let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        match chown(user, group) {
-            Err(Errno::INVAL) if self.namespace == OverlayXattrs::User => {}
-            result => return result.map(|()| u32::MAX),
+        if self.namespace == OverlayXattrs::Trusted {
+            return chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map(|()| u32::MAX);
         }
-        self.skipped.owners += 1;
-        let mut kept = u32::MAX;
-        if chown(user, None) == Err(Errno::INVAL) {
-            kept &= !0o4000;
-            nobody_or_nothing(chown(Some(Uid::from_raw(NOBODY)), None))?;
-        }
-        if chown(None, group) == Err(Errno::INVAL) {
-            kept &= !0o2000;
-            nobody_or_nothing(chown(None, Some(Gid::from_raw(NOBODY))))?;
-        }
-        Ok(kept)
+        let given = give(uid, gid, chown)?;
+        self.skipped.owners += u64::from(given != Given::Away);
+        Ok(given.kept())
     }
 
     fn set_xattrs(
@@ -259,14 +267,13 @@ impl Metadata {
     }
 }
 
-/// `overflowuid` and `overflowgid`: user_namespaces(7), "Unmapped user and group IDs".
-const NOBODY: u32 = 65534;
+pub(super) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
 
-type Chown<'a> = &'a dyn Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>;
-
-/// A map so small that it does not have even that leaves the file to its maker.
-fn nobody_or_nothing(given: rustix::io::Result<()>) -> rustix::io::Result<()> {
-    if given == Err(Errno::INVAL) { Ok(()) } else { given }
+/// Whether it is what [`Metadata::stand_in`] makes.
+pub(super) fn is_stand_in(stat: &Stat) -> bool {
+    is_whiteout(stat) && stat.st_mode & 0o777 != 0
 }
 
 /// Takes the ACLs away that a new file or directory has from the default ACL of the directory it was made in (acl(5)).

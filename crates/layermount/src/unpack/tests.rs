@@ -6,6 +6,7 @@ mod complete;
 mod files;
 mod gnu_tar;
 mod hazards;
+mod mapped;
 mod metadata;
 mod mounted;
 mod odd;
@@ -20,7 +21,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use layermount_fixtures::model::Users;
+
 use super::*;
+use crate::caller::{Caller, Owners};
 use crate::image::OverlayXattrs;
 use crate::stack::{LayerStack, StackedLayer};
 
@@ -32,8 +36,25 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
+/// Overlays can be mounted, and layers have owners or it is known whose everything is.
+pub(super) fn can_mount() -> bool {
+    is_root() || users().is_some()
+}
+
+/// Whom files can belong to in the user namespace that these tests run in, if that is not the machine's.
+pub(super) fn users() -> Option<Users> {
+    let caller = Caller::current();
+    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+    let counts = map.lines().map(|range| range.split_whitespace().nth(2)?.parse::<u32>().ok());
+    match (caller.may_mount && !is_root(), caller.owners) {
+        (false, _) => None,
+        (true, Owners::Mapped(_)) => Some(Users::Mapped(counts.sum::<Option<u32>>()?)),
+        (true, Owners::One | Owners::All) => Some(Users::One),
+    }
+}
+
 pub(super) fn options(xattrs: OverlayXattrs) -> UnpackOptions {
-    let ownership = if is_root() { Ownership::Apply } else { Ownership::Squash };
+    let ownership = if Caller::current().may_chown() { Ownership::Apply } else { Ownership::Squash };
     UnpackOptions { xattrs, ownership, limits: LayerLimits::default() }
 }
 

@@ -24,13 +24,15 @@ pub(super) struct Writer<'fd> {
     metadata: Metadata,
     /// Devices that could not be made, and other names for them.
     missing: HashSet<NodeId>,
+    /// The directories of those.
+    of_missing: HashSet<NodeId>,
     /// Of all regular files, also those that were displaced.
     contents: Contents,
 }
 
 impl<'fd> Writer<'fd> {
     pub(super) fn new(root: Root<'fd>, metadata: Metadata) -> Self {
-        Self { root, metadata, missing: HashSet::new(), contents: Contents::default() }
+        Self { root, metadata, missing: HashSet::new(), of_missing: HashSet::new(), contents: Contents::default() }
     }
 
     pub(super) fn skipped(&self) -> Skipped {
@@ -64,7 +66,7 @@ impl<'fd> Writer<'fd> {
         match displaced {
             Displaced::Nothing => {}
             Displaced::Leaf => match unlinkat(&parent, name, AtFlags::empty()) {
-                // A device that could not be made.
+                // A device that could not be made, on a file system where nothing stands in for it.
                 Err(Errno::NOENT) => {}
                 other => other.syscall("unlinkat", || quote(name)).map_err(&at)?,
             },
@@ -75,7 +77,7 @@ impl<'fd> Writer<'fd> {
             Put::Directory(_) => {
                 self.metadata.make_directory(parent.as_fd(), name).map_err(&at).map(|()| 0).map_err(Into::into)
             }
-            Put::Leaf(node) => self.make_leaf(parent.as_fd(), name, *node, entry, archive),
+            Put::Leaf(node) => self.make_leaf(fold, parent.as_fd(), *node, entry, archive),
             Put::Link { node, target } => {
                 self.link(fold, parent.as_fd(), *node, *target).map_err(at).map(|()| 0).map_err(Into::into)
             }
@@ -106,7 +108,7 @@ impl<'fd> Writer<'fd> {
             if *opaque {
                 self.metadata.mark_opaque(fd.as_fd(), &path)?;
             }
-            if *whiteouts {
+            if *whiteouts || self.of_missing.contains(node) {
                 self.metadata.mark_whiteouts(fd.as_fd(), &path)?;
             }
             self.metadata.apply(fd.as_fd(), &path, fold.attributes(*node).unwrap_or(&IMPLIED))?;
@@ -122,14 +124,15 @@ impl<'fd> Writer<'fd> {
 
     fn make_leaf(
         &mut self,
+        fold: &Fold,
         parent: BorrowedFd<'_>,
-        name: &[u8],
         node: NodeId,
         entry: &Entry,
         archive: &mut Archive<impl BufRead>,
     ) -> Result<u64> {
         let at = UnpackError::at(&entry.name);
         let attributes = &entry.attributes;
+        let (_, name) = fold.place_of(node);
         match &entry.kind {
             Kind::File { size, sparse } => {
                 return self.make_file(parent, name, node, (*size, sparse.as_deref()), entry, archive);
@@ -140,12 +143,12 @@ impl<'fd> Writer<'fd> {
                     .map_err(at)?;
                 self.metadata.apply_unopened(parent, name, true, attributes)?;
             }
-            Kind::Fifo => self.make_special(parent, name, node, (FileType::Fifo, None), attributes)?,
+            Kind::Fifo => self.make_special(fold, parent, node, (FileType::Fifo, None), attributes)?,
             Kind::CharDevice(device) => {
-                self.make_special(parent, name, node, (FileType::CharacterDevice, Some(*device)), attributes)?;
+                self.make_special(fold, parent, node, (FileType::CharacterDevice, Some(*device)), attributes)?;
             }
             Kind::BlockDevice(device) => {
-                self.make_special(parent, name, node, (FileType::BlockDevice, Some(*device)), attributes)?;
+                self.make_special(fold, parent, node, (FileType::BlockDevice, Some(*device)), attributes)?;
             }
             // The fold puts these otherwise.
             Kind::Directory | Kind::HardLink(_) => {}
@@ -155,18 +158,20 @@ impl<'fd> Writer<'fd> {
 
     fn make_special(
         &mut self,
+        fold: &Fold,
         parent: BorrowedFd<'_>,
-        name: &[u8],
         node: NodeId,
         (kind, device): (FileType, Option<Device>),
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
+        let (directory, name) = fold.place_of(node);
         let number = device.map_or(0, |Device { major, minor }| makedev(major, minor));
         match mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, number) {
             // Devices are for root in the initial user namespace alone.
             Err(Errno::PERM) if device.is_some() => {
-                self.metadata.skipped.devices += 1;
+                self.metadata.stand_in(parent, name).map_err(UnpackError::at(name))?;
                 self.missing.insert(node);
+                self.of_missing.insert(directory);
                 return Ok(());
             }
             other => other.syscall("mknodat", || quote(name)).map_err(UnpackError::at(name))?,
@@ -231,12 +236,13 @@ impl<'fd> Writer<'fd> {
     }
 
     fn link(&mut self, fold: &Fold, parent: BorrowedFd<'_>, node: NodeId, target: NodeId) -> Result<(), SyscallError> {
+        let (directory, name) = fold.place_of(node);
         if self.missing.contains(&target) {
-            self.metadata.skipped.devices += 1;
+            self.metadata.stand_in(parent, name)?;
             self.missing.insert(node);
+            self.of_missing.insert(directory);
             return Ok(());
         }
-        let (_, name) = fold.place_of(node);
         let (target_parent, target_name) = fold.place_of(target);
         let target_parent = self.root.directory(fold, target_parent)?;
         // Without AT_SYMLINK_FOLLOW: a link to a symlink is one more name for the symlink.

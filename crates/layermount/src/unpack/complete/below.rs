@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Stat, getxattr, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::super::c_name;
-use super::super::metadata::proc_path;
+use super::super::metadata::{is_stand_in, is_whiteout, proc_path};
 use super::super::root::{PATH, open_beneath};
 use crate::error::{SyscallContext, SyscallError};
 use crate::layer::{Name, quote};
@@ -97,7 +97,7 @@ impl<'a> Below<'a> {
         for index in self.holders(directory)? {
             let parent = self.open(index, directory)?;
             match statat(&parent, &**name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if is_whiteout(&stat) => return Ok(None),
+                Ok(stat) if is_whiteout(&stat) && !is_stand_in(&stat) => return Ok(None),
                 Ok(stat) => {
                     let mut path = directory.to_vec();
                     path.push(name.clone());
@@ -154,10 +154,6 @@ impl<'a> Below<'a> {
         let path: Vec<&[u8]> = directory.iter().map(|name| &**name).collect();
         open_beneath(*lower, &path, PATH)
     }
-}
-
-pub(in crate::unpack) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Whether a directory has this mark, set to `y`.

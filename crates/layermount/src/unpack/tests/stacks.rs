@@ -22,17 +22,33 @@ fn namespace(xattrs: OverlayXattrs) -> Namespace {
     }
 }
 
-/// Reads what was made as one tree; a tree that cannot be read is a difference.
-type Look = fn(&dyn Subject) -> Result<io::Result<Tree>>;
+/// How the layers are seen as one tree.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    /// Reads it. A tree that cannot be read is a difference.
+    see: fn(&dyn Subject) -> Result<io::Result<Tree>>,
+    /// What is to be seen of the image's tree.
+    wanted: fn(Tree) -> Tree,
+}
+
+/// In an overlay of the layers.
+pub(super) const MOUNTED: Look =
+    Look { see: mounted, wanted: |tree| users().map_or(tree.clone(), |users| tree.owned_by(users)) };
+
+/// In a directory that they were flattened into, in which everything belongs to whoever is not root of the machine.
+pub(super) const FLATTENED: Look = Look {
+    see: flattened,
+    wanted: |tree| users().map_or(tree.clone(), |users| tree.owned_by(users).owned_by(Users::One).without_set_id()),
+};
 
 /// Where layers are made.
-type Make = fn() -> Box<dyn Subject>;
+pub(super) type Make = fn() -> Box<dyn Subject>;
 
 fn trusted() -> Box<dyn Subject> {
     Box::new(Stack::new(options(OverlayXattrs::Trusted)))
 }
 
-fn user() -> Box<dyn Subject> {
+pub(super) fn user() -> Box<dyn Subject> {
     Box::new(Stack::new(options(OverlayXattrs::User)))
 }
 
@@ -51,9 +67,9 @@ fn absorbed_by_one_index() -> Box<dyn Subject> {
 /// What differs between the model and the library; empty where they agree, also about what is refused.
 fn differences(stack: &[Vec<Entry>], make: Make, look: Look) -> Vec<String> {
     let mut subject = make();
-    let made = push_all(stack, subject.as_mut()).and_then(|()| look(subject.as_ref()));
+    let made = push_all(stack, subject.as_mut()).and_then(|()| (look.see)(subject.as_ref()));
     match (merged(stack, namespace(subject.namespace())), made) {
-        (Ok(wanted), Ok(Ok(found))) => wanted.differences(&found),
+        (Ok(wanted), Ok(Ok(found))) => (look.wanted)(wanted).differences(&found),
         (Ok(_), Ok(Err(error))) => vec![error.to_string()],
         (Err(_), Err(error)) if error.kind() == ErrorKind::InvalidLayer => Vec::new(),
         (Err(refused), Err(error)) => {
@@ -96,8 +112,8 @@ fn flattened(subject: &dyn Subject) -> Result<io::Result<Tree>> {
     Ok(found.map(|found| found.rename_xattrs(shown)))
 }
 
-fn run(make: Make, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
-    if !is_root() {
+pub(super) fn run(make: Make, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
+    if !can_mount() {
         return skip("root", "overlays are mounted");
     }
     let from = number("LAYERMOUNT_STACKS_FROM", 0);
@@ -125,38 +141,38 @@ fn run(make: Make, look: Look, prepare: impl Fn(u64) -> stacks::Stack) {
 
 #[test]
 fn random_stacks_in_the_trusted_namespace() {
-    run(trusted, mounted, stacks::stack);
+    run(trusted, MOUNTED, stacks::stack);
 }
 
 #[test]
 fn random_stacks_in_the_user_namespace() {
-    run(user, mounted, stacks::stack);
+    run(user, MOUNTED, stacks::stack);
 }
 
 #[test]
 fn random_stacks_in_files_of_their_own() {
     if Files::can_be_mounted() {
-        run(each_in_a_file, mounted, stacks::stack);
+        run(each_in_a_file, MOUNTED, stacks::stack);
     }
 }
 
 #[test]
 fn random_stacks_in_files_under_one_index() {
     if Files::can_be_mounted() {
-        run(under_one_index, mounted, stacks::stack);
-        run(absorbed_by_one_index, flattened, stacks::stack);
+        run(under_one_index, MOUNTED, stacks::stack);
+        run(absorbed_by_one_index, FLATTENED, stacks::stack);
     }
 }
 
 #[test]
 fn random_stacks_in_one_directory() {
-    run(trusted, flattened, stacks::stack);
-    run(user, flattened, stacks::stack);
+    run(trusted, FLATTENED, stacks::stack);
+    run(user, FLATTENED, stacks::stack);
 }
 
 #[test]
 fn random_stacks_in_another_order() {
-    run(trusted, mounted, |seed| {
+    run(trusted, MOUNTED, |seed| {
         let stack = order_free(&stacks::stack(seed));
         let other = shuffled(&stack, seed);
         // The model's trees are equal (its own test), so that this shows that the library's are.
