@@ -150,7 +150,8 @@ fn a_damaged_record_is_as_good_as_none() {
 fn a_name_may_say_nothing_or_what_another_release_says() {
     let world = World::new(Backing::Auto);
     world.change_name(|record| assert!(record.contains_key("brief")));
-    let changes: [(&str, fn(&mut Value)); 6] = [
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 6] = [
         ("another format", |brief| brief["format"] = json!(1_000_000)),
         ("another checksum", |brief| brief["checksum"] = json!(1)),
         ("another length", |brief| brief["length"] = json!(1)),
