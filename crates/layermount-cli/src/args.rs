@@ -62,7 +62,7 @@ Examples:
   layermount layers ubuntu";
 
 /// What every command takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Keep layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
@@ -87,8 +87,9 @@ pub(crate) struct Global {
 /// The id that the global flag and `run`'s own must share.
 const VERBOSE: &str = "verbose";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
+    #[default]
     Text,
     Json,
 }
@@ -129,7 +130,7 @@ pub(crate) enum Command {
 }
 
 /// Which image is meant, where there are several.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Choice {
     /// The image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -140,8 +141,9 @@ pub(crate) struct Choice {
     pub(crate) host: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backing {
+    #[default]
     /// The fastest that this machine can mount
     // An empty variable is none.
     #[value(alias = "")]
@@ -153,7 +155,7 @@ pub(crate) enum Backing {
 }
 
 /// How layers are made.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Making {
     /// What layers become in the store: auto, dir or erofs (LAYERMOUNT_BACKING)
     #[arg(long, env = "LAYERMOUNT_BACKING", hide_env = true, value_name = "KIND", default_value = "auto")]

@@ -1,8 +1,8 @@
 //! From words to [`Cli`], quickly for `run`.
 //!
 //! clap makes every subcommand with all its arguments before it looks at the first word, which takes longer than what `run`
-//! has to do for an image that is ready. A command line that begins with `run` is therefore read with that one subcommand
-//! alone. All that is not plainly right, questions for help among it, is read once more with the whole, so that nobody sees
+//! has to do for an image that is ready. A command line that begins with `run` is therefore read without clap, if it is of the
+//! commonest kind, or with that one subcommand alone. All that is not plainly right, questions for help among it, is read once more with the whole, so that nobody sees
 //! a difference.
 
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use crate::args::{Cli, Command, Global, RunArgs};
 /// Reads the command line of this process.
 pub(crate) fn command_line() -> Result<Cli, clap::Error> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    run_alone(&words).map_or_else(|| Cli::try_parse_from(&words), Ok)
+    RunArgs::plain(&words).or_else(|| run_alone(&words)).map_or_else(|| Cli::try_parse_from(&words), Ok)
 }
 
 fn run_alone(words: &[OsString]) -> Option<Cli> {

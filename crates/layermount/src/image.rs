@@ -4,9 +4,11 @@
 //! it: layers stand base first, there is one diff ID for each, and chain IDs follow from them.
 
 mod config;
+mod deferred;
 pub(crate) mod document;
 mod platform;
 
+pub(crate) use config::Execution;
 pub use config::{Config, HistoryEntry};
 pub use platform::{ParsePlatformError, Platform};
 
@@ -17,21 +19,42 @@ use std::sync::Arc;
 
 pub use oci_spec::image::{Descriptor, MediaType};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{ErrorKind, Fault, Result};
+use deferred::Deferred;
 
 /// An image, resolved: its configuration and its layers, base first.
 #[derive(Debug, Clone)]
 pub struct Image {
     id: Digest,
-    manifest_digest: Option<Digest>,
-    names: Vec<String>,
     platform: Platform,
     config: Config,
-    layers: Vec<Layer>,
+    outline: Outline,
+    /// Other names than those of `details`.
+    names: Option<Vec<String>>,
     content: Content,
     parent: Option<Digest>,
     notes: Vec<String>,
+    details: Deferred<Details>,
+}
+
+/// What of the layers is enough to find the image in the store as a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outline {
+    /// How many there are.
+    pub(crate) layers: usize,
+    /// Diff ID and chain ID of the topmost.
+    pub(crate) top: Option<(DiffId, ChainId)>,
+}
+
+/// What nobody needs to run a program in an image whose file system is in the store, and takes long to read where layers are many.
+#[derive(Debug, Clone, Default)]
+struct Details {
+    manifest_digest: Option<Digest>,
+    names: Vec<String>,
+    layers: Vec<Layer>,
 }
 
 /// One layer of an [`Image`].
@@ -164,8 +187,28 @@ impl Image {
             });
         }
         let id = id.unwrap_or_else(|| Digest::sha256(config.raw()));
-        let (parent, notes) = (None, Vec::new());
-        Ok(Self { id, manifest_digest, names, platform, config, layers, content, parent, notes })
+        let top = layers.last().map(|top| (top.diff_id.clone(), top.chain_id.clone()));
+        let outline = Outline { layers: layers.len(), top };
+        let details = Deferred::ready(Details { manifest_digest, names, layers });
+        let (names, parent, notes) = (None, None, Vec::new());
+        Ok(Self { id, platform, config, outline, names, content, parent, notes, details })
+    }
+
+    /// An image of the store that is known to be sound, of which `read` gives all the rest when somebody asks for it.
+    pub(crate) fn deferred(
+        (id, platform): (Digest, Platform),
+        execution: Execution,
+        outline: Outline,
+        read: impl FnOnce() -> Option<Self> + Send + 'static,
+    ) -> Self {
+        let whole = Deferred::later(read);
+        let again = whole.clone();
+        // The `None` that cannot be is an image that says nothing of itself.
+        let text = Deferred::later(move || again.as_ref().map(|image| image.config.text().clone()).unwrap_or_default());
+        let details = Deferred::later(move || whole.as_ref().map(|image| (*image.details).clone()).unwrap_or_default());
+        let (names, content, parent, notes) = (None, Content::Stored, None, Vec::new());
+        let config = Config::deferred(execution, text);
+        Self { id, platform, config, outline, names, content, parent, notes, details }
     }
 
     /// The image ID: the digest of the configuration.
@@ -175,16 +218,16 @@ impl Image {
 
     /// The digest of the manifest, where the source has one.
     pub fn manifest_digest(&self) -> Option<&Digest> {
-        self.manifest_digest.as_ref()
+        self.details.manifest_digest.as_ref()
     }
 
     /// Full names with tag under which the source knows the image.
     pub fn names(&self) -> &[String] {
-        &self.names
+        self.names.as_ref().unwrap_or(&self.details.names)
     }
 
     pub(crate) fn set_names(&mut self, names: Vec<String>) {
-        self.names = names;
+        self.names = Some(names);
     }
 
     /// The platform that the image is for.
@@ -199,7 +242,11 @@ impl Image {
 
     /// The layers, base first.
     pub fn layers(&self) -> &[Layer] {
-        &self.layers
+        &self.details.layers
+    }
+
+    pub(crate) fn outline(&self) -> &Outline {
+        &self.outline
     }
 
     /// Where the layers can be had.

@@ -16,7 +16,7 @@
 //!   locks/image-<hex>                    who streams this image out of an engine does
 //!   locks/index-<hex>                    who makes the index of the layers of this chain does
 //!   images/<id>.json                     one pulled image
-//!   names/<digest of name and platform>  which image a name stands for
+//!   names/<digest of name and platform>  which image a name stands for, and what is needed of it to run a program
 //!   mnt/                                 always empty; where processes with mount namespaces of their own see an image
 //! ```
 //!

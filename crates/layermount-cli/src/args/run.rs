@@ -1,5 +1,7 @@
 //! `layermount run`.
 
+mod plain;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -19,7 +21,7 @@ COMMAND replaces the image's Cmd and is given to its Entrypoint; --entrypoint re
 Exit status: the program's own; 128+N when signal N ended it; 125 when layermount failed; 126 when the program \
 could not be executed; 127 when it was not found.";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(override_usage = USAGE, disable_help_flag = true, after_help = AFTER_HELP)]
 pub(crate) struct RunArgs {
     /// Set a variable; without a value, pass on the one of this environment
@@ -135,17 +137,19 @@ impl RunArgs {
 }
 
 /// Whose instance of a namespace the program sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sharing {
     /// One of its own.
+    #[default]
     Private,
     /// The one that layermount is in.
     Host,
 }
 
 /// The networks that can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Network {
     /// The one that layermount is in.
+    #[default]
     Host,
 }

@@ -7,17 +7,25 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::DiffId;
 use crate::error::Result;
 
 use super::Platform;
+use super::deferred::Deferred;
 use super::document::{self, null_is_default};
 
 /// An image's configuration: how to run it, and the diff IDs of its layers.
 #[derive(Debug, Clone)]
 pub struct Config {
+    execution: Execution,
+    text: Deferred<ConfigText>,
+}
+
+/// The document, and what is in it besides what is executed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConfigText {
     raw: Vec<u8>,
     document: Document,
 }
@@ -40,9 +48,10 @@ struct Document {
     history: Vec<HistoryEntry>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+/// How programs are run in the image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct Execution {
+pub(crate) struct Execution {
     #[serde(deserialize_with = "null_is_default")]
     user: String,
     #[serde(deserialize_with = "null_is_default")]
@@ -89,34 +98,49 @@ impl Config {
     /// Reads a configuration document.
     pub fn parse(raw: impl Into<Vec<u8>>) -> Result<Self> {
         let raw = raw.into();
-        let document = document::parse("image config", &raw)?;
-        Ok(Self { raw, document })
+        let mut document: Document = document::parse("image config", &raw)?;
+        let execution = std::mem::take(&mut document.config);
+        Ok(Self { execution, text: Deferred::ready(ConfigText { raw, document }) })
     }
 
     /// A configuration that says nothing, for a plain directory.
     pub fn empty() -> Self {
-        Self { raw: b"{}".to_vec(), document: Document::default() }
+        let text = ConfigText { raw: b"{}".to_vec(), document: Document::default() };
+        Self { execution: Execution::default(), text: Deferred::ready(text) }
+    }
+
+    /// A configuration of which the document is looked at when somebody asks for what only that says.
+    pub(super) fn deferred(execution: Execution, text: Deferred<ConfigText>) -> Self {
+        Self { execution, text }
+    }
+
+    pub(super) fn text(&self) -> &ConfigText {
+        &self.text
+    }
+
+    pub(crate) fn execution(&self) -> &Execution {
+        &self.execution
     }
 
     /// The document as it was read.
     pub fn raw(&self) -> &[u8] {
-        &self.raw
+        &self.text.raw
     }
 
     /// The platform that the document states, if it states one.
     pub fn platform(&self) -> Option<Platform> {
-        let Document { os, architecture, variant, .. } = &self.document;
+        let Document { os, architecture, variant, .. } = &self.text.document;
         (!os.is_empty() && !architecture.is_empty()).then(|| Platform::new(os, architecture, variant.as_deref()))
     }
 
     /// The diff IDs of the layers, base first.
     pub fn diff_ids(&self) -> &[DiffId] {
-        &self.document.rootfs.diff_ids
+        &self.text.document.rootfs.diff_ids
     }
 
     /// All steps of the build, also those without a layer, oldest first.
     pub fn history(&self) -> &[HistoryEntry] {
-        &self.document.history
+        &self.text.document.history
     }
 
     /// The command behind each layer, base first. Histories are for people and are often wrong: where their count of
@@ -129,57 +153,57 @@ impl Config {
 
     /// When the image was made, as RFC 3339 text.
     pub fn created(&self) -> Option<&str> {
-        self.document.created.as_deref()
+        self.text.document.created.as_deref()
     }
 
     /// Who made the image.
     pub fn author(&self) -> Option<&str> {
-        self.document.author.as_deref()
+        self.text.document.author.as_deref()
     }
 
     /// `user[:group]`, names or numbers; empty for root.
     pub fn user(&self) -> &str {
-        &self.document.config.user
+        &self.execution.user
     }
 
     /// `KEY=value`, in order.
     pub fn env(&self) -> &[String] {
-        &self.document.config.env
+        &self.execution.env
     }
 
     /// What always runs.
     pub fn entrypoint(&self) -> &[String] {
-        &self.document.config.entrypoint
+        &self.execution.entrypoint
     }
 
     /// What runs, or the arguments of the entrypoint, unless the caller gives others.
     pub fn cmd(&self) -> &[String] {
-        &self.document.config.cmd
+        &self.execution.cmd
     }
 
     /// The directory to start in; empty for `/`.
     pub fn working_dir(&self) -> &str {
-        &self.document.config.working_dir
+        &self.execution.working_dir
     }
 
     /// `80/tcp` and so on.
     pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
-        self.document.config.exposed_ports.keys().map(String::as_str)
+        self.execution.exposed_ports.keys().map(String::as_str)
     }
 
     /// Directories that hold data not to be kept in the image.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
-        self.document.config.volumes.keys().map(String::as_str)
+        self.execution.volumes.keys().map(String::as_str)
     }
 
     /// Labels.
     pub fn labels(&self) -> &BTreeMap<String, String> {
-        &self.document.config.labels
+        &self.execution.labels
     }
 
     /// The signal that asks the program to end, such as `SIGQUIT`.
     pub fn stop_signal(&self) -> Option<&str> {
-        self.document.config.stop_signal.as_deref().filter(|signal| !signal.is_empty())
+        self.execution.stop_signal.as_deref().filter(|signal| !signal.is_empty())
     }
 }
 

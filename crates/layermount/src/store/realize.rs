@@ -109,7 +109,7 @@ pub(super) fn realize(root: &StoreRoot, image: &Image, options: &RealizeOptions<
     if let Content::Located(located) = image.content() {
         return located_stack(located);
     }
-    if image.layers().is_empty() {
+    if image.outline().layers == 0 {
         return Ok(directories::empty_stack());
     }
     let held = Held::new(options);
@@ -138,7 +138,7 @@ fn realize_as(
     // What is made stays. Only open layers are taken, by others, for chains of theirs, of which there are so many as images
     // that are made right now. Out of an archive, one attempt makes an open layer once, and the image may have it in as many
     // places as it has layers.
-    for attempt in 0..ATTEMPTS + image.layers().len() {
+    for attempt in 0..ATTEMPTS + image.outline().layers {
         match stored_stack(root, image, form, held)? {
             Some(stack) => return Ok(stack),
             None if attempt == 0 => _ = sweep(root)?,

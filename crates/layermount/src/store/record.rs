@@ -5,11 +5,14 @@
 //! the digest of name and platform, because names may be longer than file names; the same name may stand for an image of each
 //! platform.
 
+mod brief;
+
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::digest::Digest;
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -20,6 +23,7 @@ use super::durability::Durability;
 use super::entry::{read_file, write_file};
 use super::root::{Part, StoreRoot, names_in};
 use super::stage::{self, Stage};
+use brief::Brief;
 
 /// An image that was pulled into the store.
 #[derive(Debug, Clone)]
@@ -55,6 +59,9 @@ struct NameRecord {
     name: String,
     platform: String,
     id: Digest,
+    /// A [`Brief`], if it is one: other releases may write others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    brief: Option<Box<RawValue>>,
 }
 
 fn image_file(id: &Digest) -> String {
@@ -81,17 +88,18 @@ pub(super) fn write(root: &StoreRoot, image: &Image) -> Result<()> {
         config: String::from_utf8_lossy(image.config().raw()).into_owned(),
         descriptors: image.layers().iter().map(|layer| layer.descriptor.clone()).collect(),
     };
-    replace(root, Part::Images, &image_file(image.id()), &record)?;
+    let text = replace(root, Part::Images, &image_file(image.id()), &record)?;
+    let brief = Brief::of(&text).and_then(|brief| serde_json::value::to_raw_value(&brief).ok());
     for name in image.names() {
-        let platform = image.platform();
-        let record = NameRecord { name: name.clone(), platform: platform.to_string(), id: image.id().clone() };
+        let (platform, id) = (image.platform(), image.id().clone());
+        let record = NameRecord { name: name.clone(), platform: platform.to_string(), id, brief: brief.clone() };
         replace(root, Part::Names, &name_file(name, platform), &record)?;
     }
     Ok(())
 }
 
-/// Puts a document in place of the one that was there; readers see the one or the other.
-fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) -> Result<()> {
+/// Puts a document in place of the one that was there; readers see the one or the other. Returns its text.
+fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) -> Result<Vec<u8>> {
     let display = || root.path_of(part, name).display().to_string();
     let text = serde_json::to_vec(document).map_err(|source| StoreError::Malformed { file: display(), source })?;
     let directory = root.part_or_create(part)?;
@@ -107,15 +115,23 @@ fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) 
             rustix::fs::fsync(&directory).syscall("fsync", display)?;
         }
         Ok(())
-    })
+    })?;
+    Ok(text)
 }
 
 /// The image that a name stands for.
 pub(super) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
-    match read::<NameRecord>(root, Part::Names, &name_file(name, platform))? {
-        Some(record) => by_id(root, &record.id),
-        None => Ok(None),
-    }
+    let Some(record) = read::<NameRecord>(root, Part::Names, &name_file(name, platform))? else { return Ok(None) };
+    let Some(text) = read_text(root, Part::Images, &image_file(&record.id))? else { return Ok(None) };
+    let brief = record.brief.and_then(|brief| serde_json::from_str::<Brief>(brief.get()).ok());
+    let image = match brief {
+        Some(brief) => brief.image((record.id, platform.clone()), text),
+        None => Err(text),
+    };
+    Ok(match image {
+        Ok(image) => Some(StoredImage { image }),
+        Err(text) => image_of(&text),
+    })
 }
 
 /// The image of this ID.
@@ -201,18 +217,25 @@ fn unlink(root: &StoreRoot, part: Part, name: &str) -> Result<()> {
 
 /// One record that nobody can make an image of must not keep all others from being listed and pruned: it is as good as none.
 fn read_image(root: &StoreRoot, file: &str) -> Result<Option<StoredImage>> {
-    Ok(read::<ImageRecord>(root, Part::Images, file)?.and_then(|record| StoredImage::try_from(record).ok()))
+    Ok(read_text(root, Part::Images, file)?.and_then(|text| image_of(&text)))
+}
+
+fn image_of(text: &[u8]) -> Option<StoredImage> {
+    StoredImage::try_from(serde_json::from_slice::<ImageRecord>(text).ok()?).ok()
 }
 
 fn read<T: serde::de::DeserializeOwned>(root: &StoreRoot, part: Part, name: &str) -> Result<Option<T>> {
+    // What a power cut has left of a record is as good as none: pulling the image again replaces it.
+    Ok(read_text(root, part, name)?.and_then(|text| serde_json::from_slice(&text).ok()))
+}
+
+fn read_text(root: &StoreRoot, part: Part, name: &str) -> Result<Option<Vec<u8>>> {
     let Some(directory) = root.part(part)? else { return Ok(None) };
     let display = || root.path_of(part, name).display().to_string();
-    let text = match read_file(directory.as_fd(), name) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        result => result.syscall("read", display)?,
-    };
-    // What a power cut has left of a record is as good as none: pulling the image again replaces it.
-    Ok(serde_json::from_slice(&text).ok())
+    match read_file(directory.as_fd(), name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        result => Ok(Some(result.syscall("read", display)?)),
+    }
 }
 
 impl TryFrom<ImageRecord> for StoredImage {

@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
@@ -93,6 +95,7 @@ impl Stage {
     ///
     /// Not in `Drop`: deleting can take long and can fail. A stage that is dropped instead is swept by the next writer.
     pub(crate) fn remove(self) -> Result<()> {
+        remove_at_once(self.directory(), names_in(&self.directory, &self.path)?)?;
         let name = CString::new(self.name.as_str()).unwrap_or_default();
         remove_tree(self.parent.as_fd(), &name)
     }
@@ -106,6 +109,33 @@ impl Stage {
         removed?;
         Ok(value)
     }
+}
+
+/// Removes several things, some at once. What takes long is that the kernel gives back the pages of each file, for which it takes the
+/// processor that asks. One alone is left to the caller.
+fn remove_at_once(directory: BorrowedFd<'_>, names: Vec<String>) -> Result<()> {
+    if names.len() < 2 {
+        return Ok(());
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(names.len());
+    let queue = Mutex::new(names.into_iter());
+    let next = || queue.lock().ok()?.next();
+    let remove = || {
+        while let Some(name) = next() {
+            remove_tree(directory, &CString::new(name).unwrap_or_default())?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        // Where no more threads are to be had, this one does the work.
+        let others: Vec<_> =
+            (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, remove).ok()).collect();
+        // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
+        others.into_iter().fold(remove(), |removed, thread| match thread.join() {
+            Ok(others) => removed.and(others),
+            Err(panic) => resume_unwind(panic),
+        })
+    })
 }
 
 /// What became of the stages of processes that are gone.

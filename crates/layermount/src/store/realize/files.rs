@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::digest::{DiffId, Digest};
 use crate::erofs::{self, Facts, LayerFile, Tree};
 use crate::error::{ErrorKind, Result, ResultExt, SyscallContext, SyscallError};
-use crate::image::{Descriptor, Image, Layer, OverlayXattrs};
+use crate::image::{Descriptor, Image, Layer, Outline, OverlayXattrs};
 use crate::layer::LayerLimits;
 use crate::stack::LayerStack;
 use crate::unpack::{OpenEnds, Skipped, Unpacked, root_attributes};
@@ -38,11 +38,10 @@ use super::{LayerEvent, STAGED};
 pub(super) fn has(root: &StoreRoot, image: &Image) -> Result<bool> {
     let Some(shelf) = Shelf::open(root, ShelfKind::Files)? else { return Ok(false) };
     let is_there = |key: Key| rustix::fs::statat(shelf.directory(), key.file_name(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    Ok(match image.layers() {
-        [layer] if is_there(Key::Diff(layer.diff_id.clone())) => true,
-        [.., top] => is_there(Key::Image(top.chain_id.clone())),
-        [] => false,
-    })
+    let Outline { layers, top } = image.outline();
+    Ok(top.as_ref().is_some_and(|(diff_id, chain_id)| {
+        (*layers == 1 && is_there(Key::Diff(diff_id.clone()))) || is_there(Key::Image(chain_id.clone()))
+    }))
 }
 
 /// Mounts the smallest of images out of the store.
@@ -66,10 +65,8 @@ pub(in crate::store) fn probe_in(directory: BorrowedFd<'_>, store: &Path) -> Res
 
 /// The stack, of one layer, if the image is in the store as a file system.
 pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> Result<Option<LayerStack>> {
-    let (Some(shelf), Some(top)) = (Shelf::open(root, ShelfKind::Files)?, image.layers().last()) else {
-        return Ok(None);
-    };
-    let Some((entry, devices)) = find(&shelf, image.layers(), top, held)? else { return Ok(None) };
+    let Some(shelf) = Shelf::open(root, ShelfKind::Files)? else { return Ok(None) };
+    let Some((entry, devices)) = find(&shelf, image, held)? else { return Ok(None) };
     if root.durability() == Durability::Power {
         let mut entries = vec![Arc::clone(&entry)];
         for layer in image.layers() {
@@ -94,19 +91,17 @@ pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> 
 }
 
 /// The entry that is the image, and the layers that it needs, if all are there.
-fn find(
-    shelf: &Shelf,
-    layers: &[Layer],
-    top: &Layer,
-    held: &Held<'_>,
-) -> Result<Option<(Arc<Entry>, Vec<DeviceRecord>)>> {
-    if let [layer] = layers
-        && let Some(entry) = held.file(shelf, layer)?
+fn find(shelf: &Shelf, image: &Image, held: &Held<'_>) -> Result<Option<(Arc<Entry>, Vec<DeviceRecord>)>> {
+    let Outline { layers, top: Some((diff_id, chain_id)) } = image.outline() else { return Ok(None) };
+    // Who is told of it knows layers by their diff IDs.
+    let top = Layer { diff_id: diff_id.clone(), chain_id: chain_id.clone(), descriptor: None, created_by: None };
+    if *layers == 1
+        && let Some(entry) = held.file(shelf, &top)?
         && is_mountable(&entry)
     {
         return Ok(Some((entry, Vec::new())));
     }
-    let Some(entry) = held.index(shelf, top)? else { return Ok(None) };
+    let Some(entry) = held.index(shelf, &top)? else { return Ok(None) };
     let devices = devices(&entry).to_vec();
     // Layers were whole when the index was made, and what this kernel has written it finds. Otherwise each is looked at that may
     // not have reached the disk: it may have been made anew since the index did.
@@ -115,6 +110,7 @@ fn find(
             if durability::is_on_disk_at(shelf, &Key::Diff(device.diff_id.clone()))? {
                 continue;
             }
+            let layers = image.layers();
             let Some(layer) = layers.iter().find(|layer| layer.diff_id == device.diff_id) else { return Ok(None) };
             if held.file(shelf, layer)?.is_none() {
                 return Ok(None);

@@ -1,0 +1,56 @@
+//! What a name says of its image, so that a program can be started in it without reading the image's own record.
+//!
+//! That record has a descriptor and two digests for every layer, and parsing hundreds of them takes longer than mounting the file
+//! system that they are. A name therefore repeats what is needed of it, together with the length and the CRC-32 of the text that
+//! this was taken from. Where the text is another by now (pulled again under another name, cut short by a power cut, removed),
+//! the brief says nothing, and the record is read.
+//!
+//! The text is still at hand when somebody asks for the rest, and is parsed then. It was parsed before the brief was written.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::image::{Execution, Image, Outline, Platform};
+
+use super::{StoredImage, image_of};
+
+/// To be raised with every change in how records, or configs in them, are read: what this release would read otherwise, or not at
+/// all, must not be vouched for by another.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Brief {
+    format: u32,
+    length: usize,
+    checksum: u32,
+    outline: Outline,
+    execution: Execution,
+}
+
+impl Brief {
+    /// The brief of a record's text, if that can be read back.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        let image = parse(text)?;
+        let (outline, execution) = (image.outline().clone(), image.config().execution().clone());
+        Some(Self { format: FORMAT, length: text.len(), checksum: checksum(text), outline, execution })
+    }
+
+    /// The image, if this is the text that the brief was made of; otherwise the text again.
+    pub(super) fn image(self, (id, platform): (Digest, Platform), text: Vec<u8>) -> Result<Image, Vec<u8>> {
+        let Self { format, length, checksum: expected, outline, execution } = self;
+        if format != FORMAT || length != text.len() || expected != checksum(&text) {
+            return Err(text);
+        }
+        Ok(Image::deferred((id, platform), execution, outline, move || parse(&text)))
+    }
+}
+
+fn parse(text: &[u8]) -> Option<Image> {
+    image_of(text).map(StoredImage::into_image)
+}
+
+fn checksum(text: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(text);
+    crc.sum()
+}
