@@ -2,8 +2,8 @@
 //!
 //! clap makes every subcommand with all its arguments before it looks at the first word, which takes longer than what `run`
 //! has to do for an image that is ready. A command line that begins with `run` is therefore read without clap, if it is of the
-//! commonest kind, or with that one subcommand alone. All that is not plainly right, questions for help among it, is read once more with the whole, so that nobody sees
-//! a difference.
+//! commonest kind, or with that one subcommand alone. All that is not plainly right, questions for help among it, is read once more
+//! with the whole, so that nobody sees a difference.
 
 use std::ffi::OsString;
 

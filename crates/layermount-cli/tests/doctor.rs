@@ -234,8 +234,8 @@ fn a_chroot_is_explained() {
     found.runs("impossible").lacks("user_namespaces", "in a chroot", "leave the chroot");
 }
 
-/// As containers' filters do: `clone3`, whose arguments a filter does not see, is hidden, and `clone` and `unshare` may make no user
-/// namespace.
+/// As containers' filters do: `clone3`, whose arguments a filter does not see, is hidden, and `clone` and `unshare` may make no
+/// user namespace.
 const FILTER: &str = r"
 import ctypes, os, platform, struct, sys
 clone, unshare, clone3 = {'x86_64': (56, 272, 435), 'aarch64': (220, 97, 435)}[platform.machine()]

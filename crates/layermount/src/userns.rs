@@ -101,8 +101,8 @@ impl UserNamespace {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when the maps are not granted (subuid(5)), or the programs
-    /// that write them may not.
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when the maps are not granted (subuid(5)), or the
+    /// programs that write them may not.
     pub fn wait(&mut self) -> Result<()> {
         let helpers = self.mapped.as_mut().and_then(|mapping| mapping.helpers.take());
         helpers.map_or(Ok(()), Helpers::finish)

@@ -192,10 +192,10 @@ fn an_upper_directory_keeps_owners() {
     let upper = home.path("upper");
     let keep = ["run", "--upper", upper.to_str().unwrap(), &image];
     let run = |script: &str| home.prints(&[&keep[..], &[script]].concat());
-    run(
-        "su guest -c 'echo mine >/home/guest/kept'; busybox chown 33:42 /etc/passwd; busybox rm -r /closed; busybox mkdir -m 0 /closed",
-    );
-    let look = "busybox cat /home/guest/kept; busybox stat -c '%u:%g %a' /home/guest/kept /etc/passwd /closed; busybox ls -A /closed";
+    run("su guest -c 'echo mine >/home/guest/kept'; busybox chown 33:42 /etc/passwd; \
+         busybox rm -r /closed; busybox mkdir -m 0 /closed");
+    let look = "busybox cat /home/guest/kept; busybox stat -c '%u:%g %a' /home/guest/kept /etc/passwd /closed; \
+        busybox ls -A /closed";
     assert_eq!(run(look), "mine\n1000:1000 644\n33:42 644\n0:0 0\n");
     run("busybox chown guest /etc/group");
     assert_eq!(run("busybox stat -c %u /etc/group /etc/passwd"), "1000\n33\n");

@@ -9,7 +9,8 @@ fn keep_id_is_oneself_in_place_of_root() {
     let (uid, gid) = (home.person.uid, home.person.gid);
     let shared = home.directory("shared");
     let volume = format!("{}:/shared", shared.display());
-    let script = "busybox id -u; busybox id -g; echo $HOME; echo x >/shared/$0; busybox stat -c %u:%g /shared /etc/shadow /home/guest /closed";
+    let script = "busybox id -u; busybox id -g; echo $HOME; echo x >/shared/$0; \
+        busybox stat -c %u:%g /shared /etc/shadow /home/guest /closed";
     let inside = format!("{uid}\n{gid}\n/\n{uid}:{gid}\n{uid}:42\n1000:1000\n33:33\n");
     assert_eq!(home.prints(&["run", "--userns", "keep-id", "-v", &volume, &image, script, "all"]), inside);
     assert_eq!(owner(&shared.join("all")), (uid, gid, 0o644));

@@ -125,8 +125,8 @@ impl Fault for LaunchError {
                     .to_owned()
             }
             (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
-                "there is no such user inside: without ranges in /etc/subuid and /etc/subgid there is only root, mapped to \
-                 yourself (run as user 0, or as root outside)"
+                "there is no such user inside: without ranges in /etc/subuid and /etc/subgid there is only root, mapped \
+                 to yourself (run as user 0, or as root outside)"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

@@ -1,5 +1,5 @@
-//! Running a script in a child: because it needs a mount namespace of its own but the mount that it makes is wanted here, or to find
-//! out whether it works.
+//! Running a script in a child: because it needs a mount namespace of its own but the mount that it makes is wanted here, or to
+//! find out whether it works.
 //!
 //! In the first case the child shares this process's table of descriptors, so what it opens is open here. When it ends, its
 //! namespaces go.
@@ -69,7 +69,11 @@ pub(crate) fn try_in_child(script: &Script<'_>, flags: libc::c_int) -> Result<()
     let mut files = script.files();
     let status = fork::run(flags, &mut || match script.run(&mut files) {
         Ok(()) => 0,
-        Err(failure) => 1 + i32::from(super::write_all(writer.as_fd(), &failure.encode()).is_err()),
+        Err(failure) => {
+            // Whoever reads no report knows at least that there was none.
+            let _ = super::write_all(writer.as_fd(), &failure.encode());
+            1
+        }
     })
     .syscall("clone3", || describe(flags).to_owned())?;
     drop(writer);

@@ -83,9 +83,7 @@ impl Script<'_> {
         let advice = step.and_then(|(step, _)| advice(step, doing, failure.errno));
         ScriptError { doing, advice, cause }
     }
-}
 
-impl Script<'_> {
     /// How far a process came in a user namespace whose script failed so.
     pub(super) fn stage(&self, failure: &Failure) -> Stage {
         match self.step(failure) {

@@ -252,7 +252,8 @@ pub(crate) fn listing_checksum(directory: BorrowedFd<'_>) -> Result<u32, Syscall
     checksum().syscall("read", || LISTING.into())
 }
 
-/// Reads a file whole, as long as it was when it was opened: what is in the store is written before it has its name. Whatever else lies in its place reads as an empty one.
+/// Reads a file whole, as long as it was when it was opened: what is in the store is written before it has its name. Whatever
+/// else lies in its place reads as an empty one.
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<Vec<u8>> {
     let (file, size) = match open_with_size(directory, name) {
         // The latter two: symlinks and sockets.

@@ -123,12 +123,12 @@ pub(super) fn is_mounted(mounted: &HashSet<PathBuf>, shelf: &Shelf, name: &str, 
 #[cfg(test)]
 mod tests {
     use super::super::root::{StoreRoot, open_or_create};
+    use super::super::shelf::Directories;
     use super::*;
 
     fn layer(store: &Path) -> (Shelf, OwnedFd) {
         let root = StoreRoot::open(store.to_owned()).unwrap();
-        let shelf =
-            Shelf::open_or_create(&root, ShelfKind::Directories(crate::store::shelf::Directories::OneOwner)).unwrap();
+        let shelf = Shelf::open_or_create(&root, ShelfKind::Directories(Directories::OneOwner)).unwrap();
         let layer = open_or_create(shelf.directory().as_fd(), "diff-1").unwrap();
         let tree = open_or_create(layer.as_fd(), "fs").unwrap();
         (shelf, tree)

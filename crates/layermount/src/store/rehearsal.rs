@@ -15,6 +15,9 @@ use super::realize::probe_in;
 use super::root::{Part, StoreRoot, make_own, open_own};
 use super::stage::Stage;
 
+/// Of trials of this process, for their names.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// An empty directory, for as long as something is tried.
@@ -40,7 +43,6 @@ pub(super) fn rehearse<T>(root: &StoreRoot, work: impl FnOnce(&Rehearsal<'_>) ->
         });
     }
     let (above, parent) = nearest(root)?;
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
     let (pid, count) = (rustix::process::getpid().as_raw_pid(), COUNTER.fetch_add(1, Ordering::Relaxed));
     let name = format!(".layermount-trial-{pid}-{count}");
     let path = above.join(&name);

@@ -111,8 +111,8 @@ impl Stage {
     }
 }
 
-/// Removes several things, some at once. What takes long is that the kernel gives back the pages of each file, for which it takes the
-/// processor that asks. One alone is left to the caller.
+/// Removes several things, some at once. What takes long is that the kernel gives back the pages of each file, for which it
+/// takes the processor that asks. One alone is left to the caller.
 fn remove_at_once(directory: BorrowedFd<'_>, names: Vec<String>) -> Result<()> {
     if names.len() < 2 {
         return Ok(());

@@ -37,10 +37,9 @@ pub(crate) struct Process {
 
 /// Starts `body` in a child process; the child ends with the code that `body` returns.
 ///
-/// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be
-/// async-signal-safe: no
-/// allocation, no locks, nothing but system calls on prepared data; otherwise it may wait for ever. The child starts with
-/// default signal dispositions and an empty signal mask.
+/// Other threads may have held any lock (also the allocator's) at the moment of the copy. So `body` must be async-signal-safe: no
+/// allocation, no locks, nothing but system calls on prepared data; otherwise it may wait for ever. The child starts with default
+/// signal dispositions and an empty signal mask.
 ///
 /// `flags` are `CLONE_NEW*` and `CLONE_FILES`.
 pub(crate) fn start(flags: libc::c_int, memory: Memory, body: Body<'_>) -> Result<Process> {

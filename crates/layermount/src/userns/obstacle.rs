@@ -1,9 +1,9 @@
 //! Why the kernel refuses a user namespace, and what to change.
 //!
 //! An errno alone says little: `EPERM` of `clone(2)` has six reasons. What tells them apart stands in files of `/proc`, which are
-//! read once something was refused. Sources: user_namespaces(7), clone(2) and unshare(2) ("ERRORS"), namespaces(7) (`/proc/sys/user`),
-//! proc_pid_status(5); Ubuntu's "Restricted unprivileged user namespaces" and Debian's `unprivileged_userns_clone`, which are
-//! patches of theirs.
+//! read once something was refused. Sources: user_namespaces(7), clone(2) and unshare(2) ("ERRORS"), namespaces(7)
+//! (`/proc/sys/user`), proc_pid_status(5); Ubuntu's "Restricted unprivileged user namespaces" and Debian's
+//! `unprivileged_userns_clone`, which are patches of theirs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -51,18 +51,18 @@ pub(crate) enum Obstacle {
 }
 
 /// What the reason is found in.
-pub(crate) struct Evidence<'a> {
+struct Evidence<'a> {
     /// A file's text, if it is there.
-    pub(crate) read: &'a dyn Fn(&str) -> Option<String>,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    read: &'a dyn Fn(&str) -> Option<String>,
+    uid: u32,
+    gid: u32,
     /// Which AppArmor would have to be told of.
-    pub(crate) program: PathBuf,
+    program: PathBuf,
 }
 
 impl Evidence<'static> {
     /// Of this process.
-    pub(crate) fn real() -> Self {
+    fn real() -> Self {
         Self {
             read: &|path| std::fs::read_to_string(path).ok(),
             uid: rustix::process::geteuid().as_raw(),
@@ -116,7 +116,7 @@ impl Obstacle {
         Self::find_in(stage, errno, &Evidence::real())
     }
 
-    pub(crate) fn find_in(stage: Stage, errno: Errno, evidence: &Evidence<'_>) -> Self {
+    fn find_in(stage: Stage, errno: Errno, evidence: &Evidence<'_>) -> Self {
         let restriction = || Self::AppArmorRestriction { program: evidence.program.clone() };
         let is_refusal = matches!(errno, Errno::PERM | Errno::ACCESS);
         match (stage, errno) {
@@ -161,17 +161,22 @@ impl Obstacle {
                 profile = profile(program),
                 sysctl = set("kernel.apparmor_restrict_unprivileged_userns", "0"),
             ),
-            Self::Profile { .. } => "in Docker: --security-opt apparmor=unconfined; elsewhere, add 'userns,' and 'mount,' \
+            Self::Profile { .. } => {
+                "in Docker: --security-opt apparmor=unconfined; elsewhere, add 'userns,' and 'mount,' \
                  to that profile"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::Seccomp => "in Docker: --security-opt seccomp=unconfined, or --privileged; in a systemd unit: \
                  RestrictNamespaces=no and no SystemCallFilter= that lacks @mount"
                 .to_owned(),
-            Self::Chroot | Self::ProbablyChroot => "leave the chroot, or enter the tree by pivot_root in place of chroot, as systemd-nspawn, \
-                 bwrap and unshare(1) with pivot_root(8) do"
-                .to_owned(),
+            Self::Chroot | Self::ProbablyChroot => {
+                "leave the chroot, or enter the tree by pivot_root in place of chroot, \
+                 as systemd-nspawn, bwrap and unshare(1) with pivot_root(8) do"
+                    .to_owned()
+            }
             Self::Unmapped => {
-                "map this user and group in the namespace that this process is in, or become one of those that are mapped"
+                "map this user and group in the namespace that this process is in, or become one of those \
+                 that are mapped"
                     .to_owned()
             }
             Self::NotBuiltIn => "run as root, or boot a kernel that was built with CONFIG_USER_NS".to_owned(),
@@ -191,18 +196,21 @@ impl fmt::Display for Obstacle {
             Self::NoneAllowed => f.write_str("user.max_user_namespaces is 0"),
             Self::TooMany { limit: Some(limit) } => write!(
                 f,
-                "there are too many user namespaces, here (user.max_user_namespaces is {limit}) or further out, or they are too deep"
+                "there are too many user namespaces, here (user.max_user_namespaces is {limit}) or further out, or they \
+                 are too deep"
             ),
             Self::TooMany { limit: None } => f.write_str("there are too many user namespaces, or they are too deep"),
             Self::UnprivilegedClone => f.write_str("kernel.unprivileged_userns_clone is 0"),
             Self::AppArmorRestriction { .. } => f.write_str(
-                "kernel.apparmor_restrict_unprivileged_userns is 1, so that AppArmor refuses capabilities in user namespaces",
+                "kernel.apparmor_restrict_unprivileged_userns is 1, so that AppArmor refuses capabilities in user \
+                 namespaces",
             ),
             Self::Profile { name } => write!(f, "the AppArmor profile {name} confines this process"),
             Self::Seccomp => f.write_str("a seccomp filter, as containers have it, restricts this process"),
             Self::Chroot => f.write_str("this process is in a chroot, where the kernel makes no user namespaces"),
             Self::ProbablyChroot => f.write_str(
-                "this process is probably in a chroot, where the kernel makes no user namespaces; or a security module forbids them",
+                "this process is probably in a chroot, where the kernel makes no user namespaces; or a security module \
+                 forbids them",
             ),
             Self::Unmapped => f.write_str("this user or group is not mapped in the user namespace around"),
             Self::NotBuiltIn => f.write_str("this kernel was built without user namespaces"),
