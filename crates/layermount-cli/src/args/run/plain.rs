@@ -1,8 +1,11 @@
 //! The commonest command lines, read without clap.
 //!
-//! clap takes longer to make its arguments than `run` takes for its own work. What is understood here is understood as clap
-//! does, down to its last field, and everything else is left to clap: an option that is not in the list or written in another way, a
-//! value that is refused, a variable that stands for an option.
+//! clap takes longer to make its arguments than `run` takes for its own work. What is understood here is understood as clap does,
+//! down to its last field, and everything else is left to clap: an option that is not in the list or written in another way, a value
+//! that is refused, a variable that stands for an option.
+//!
+//! So an option that is new needs nothing here to work. What it could break, tests find: a default that is not the field's
+//! `Default`, and a variable that stands for it.
 
 use std::ffi::{OsStr, OsString};
 use std::str::FromStr;
@@ -11,7 +14,7 @@ use super::super::value::absolute_path;
 use super::super::{Cli, Command, Global};
 use super::RunArgs;
 
-/// Variables that [`super::super::Making`] reads.
+/// All variables that stand for an option of `run`.
 const VARIABLES: [&str; 2] = ["LAYERMOUNT_BACKING", "LAYERMOUNT_DURABLE"];
 
 impl RunArgs {
@@ -65,7 +68,7 @@ fn flag(place: &mut bool) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -116,6 +119,15 @@ mod tests {
             plain += 1;
         }
         assert!(plain > 300, "{plain}");
+    }
+
+    #[test]
+    fn every_variable_is_known() {
+        let mut whole = Cli::command();
+        whole.build();
+        let run = whole.find_subcommand("run").unwrap();
+        let known: Vec<_> = run.get_arguments().filter_map(|argument| argument.get_env()).collect();
+        assert_eq!(known, VARIABLES);
     }
 
     #[test]
