@@ -193,7 +193,7 @@ pub(crate) struct MountArgs {
     /// The image
     pub(crate) image: String,
 
-    /// An existing directory to show it at; may be left away in front of a command
+    /// An existing directory to show it at; may be left out in front of a command
     #[arg(required_unless_present = "command")]
     pub(crate) dir: Option<PathBuf>,
 

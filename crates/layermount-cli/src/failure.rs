@@ -86,9 +86,10 @@ impl Failure {
         self
     }
 
-    /// Adds to the hint.
+    /// Adds a line to the hint.
     pub(crate) fn with_advice(self, advice: &str) -> Self {
-        let hint = self.hint.as_ref().map_or_else(|| advice.to_owned(), |hint| format!("{hint}; {advice}"));
+        let hint =
+            self.hint.as_ref().map_or_else(|| advice.to_owned(), |hint| format!("{}\n{advice}", hint.trim_end()));
         self.with_hint(hint)
     }
 
