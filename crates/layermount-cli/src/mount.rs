@@ -16,7 +16,7 @@ use crate::args::{Global, MountArgs, UmountArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::report::{Phase, Report};
 use crate::session::{Session, store_path};
-use crate::users::{Entrance, Users};
+use crate::users::Entrance;
 
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if let Some(directory) = &args.dir {
@@ -27,12 +27,12 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     }
     // Inside, this is root, who has another one.
     let store = store_path(global)?;
-    let inside = Entrance::begin(&Users::Default)?.enter()?;
+    let inside = Entrance::begin(None)?.enter()?;
     if !args.command.is_empty() {
         // Before the store is opened: overlayfs takes layers of its own namespace only.
         leave_mount_namespace()?;
     }
-    let session = Session::open_at(store, global)?.durable(args.making.durable).inside(inside);
+    let mut session = Session::open_at(store, global)?.durable(args.making.durable).inside(inside);
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;
     let since = Instant::now();

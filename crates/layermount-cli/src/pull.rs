@@ -14,7 +14,7 @@ use crate::users::Entrance;
 
 pub(crate) fn pull(args: &PullArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let since = Instant::now();
-    let session = Session::open(global)?.durable(args.making.durable).entering(Entrance::if_possible()?);
+    let mut session = Session::open(global)?.durable(args.making.durable).entering(Entrance::if_possible()?);
     let image = session.resolve(&args.image, &args.choice)?;
     let realized = session.realize(&image, &args.image, &args.choice, &args.making)?;
     session.store.record(&image)?;

@@ -13,23 +13,23 @@ use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
 use crate::signals::{Ended, Signals};
-use crate::users::{Entrance, Users};
+use crate::users::Entrance;
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
     let variables = variables(args)?;
-    let entrance = Entrance::begin(args.userns.as_ref().unwrap_or(&Users::Default))?;
-    let session = Session::open(global)?.durable(args.making.durable).entering(entrance);
+    let entrance = Entrance::begin(args.userns.as_ref())?;
+    let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
-        return run_inside(args, typed, &session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, variables);
     }
     if !lies_in_docker(&image) {
         session.report.warn("--pin: the image's layers do not lie in Docker, so nothing holds it there");
-        return run_inside(args, typed, &session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, variables);
     }
     let pin = docker(&args.choice)?.pin(&image)?;
-    let result = run_inside(args, typed, &session, &image, variables);
+    let result = run_inside(args, typed, &mut session, &image, variables);
     if let Err(error) = pin.release() {
         session.report.warn(&format!("the image stays pinned until the next --pin: {error:#}"));
     }
@@ -44,7 +44,7 @@ fn lies_in_docker(image: &Image) -> bool {
 fn run_inside(
     args: &RunArgs,
     typed: &str,
-    session: &Session,
+    session: &mut Session,
     image: &Image,
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {

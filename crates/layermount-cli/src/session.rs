@@ -1,6 +1,5 @@
 //! What every command about images begins with: the store, the search for the image, and its layers.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,7 +21,7 @@ use crate::users::{Entrance, Inside, sole_user};
 pub(crate) struct Session {
     pub(crate) report: Report,
     pub(crate) store: Store,
-    door: RefCell<Door>,
+    door: Door,
 }
 
 /// The way into a user namespace.
@@ -49,7 +48,7 @@ impl Session {
     pub(crate) fn open_at(path: PathBuf, global: &Global) -> Result<Self> {
         let cannot_use = |error| Failure::from(error).context(format!("cannot use the store at {}", path.display()));
         let store = Store::open(&path).map_err(cannot_use)?;
-        Ok(Self { report: Report::new(global), store, door: RefCell::new(Door::Behind(Inside::default())) })
+        Ok(Self { report: Report::new(global), store, door: Door::Behind(Inside::default()) })
     }
 
     /// Whether what is made from now on has to survive a power cut.
@@ -62,22 +61,20 @@ impl Session {
 
     /// Has layers made and mounted in a user namespace.
     pub(crate) fn entering(self, entrance: Entrance) -> Self {
-        self.door.replace(Door::Ahead(entrance));
-        self
+        Self { door: Door::Ahead(entrance), ..self }
     }
 
     /// For a process that is there already.
     pub(crate) fn inside(self, inside: Inside) -> Self {
-        self.door.replace(Door::Behind(inside));
-        self
+        Self { door: Door::Behind(inside), ..self }
     }
 
-    fn enter(&self) -> Result<()> {
-        let inside = match self.door.replace(Door::Behind(Inside::default())) {
+    fn enter(&mut self) -> Result<()> {
+        let inside = match std::mem::replace(&mut self.door, Door::Behind(Inside::default())) {
             Door::Ahead(entrance) => entrance.enter()?,
             Door::Behind(inside) => inside,
         };
-        self.door.replace(Door::Behind(inside));
+        self.door = Door::Behind(inside);
         Ok(())
     }
 
@@ -103,7 +100,7 @@ impl Session {
     /// Bare names are searched in the store and then in Docker, which is asked only if it comes to that.
     fn sources(&self, choice: &Choice) -> layermount::Result<Sources> {
         let mut docker = docker(choice)?;
-        if let Door::Ahead(entrance) = &*self.door.borrow()
+        if let Door::Ahead(entrance) = &self.door
             && let Some(maps) = entrance.maps()
         {
             docker = docker.id_maps(maps.clone());
@@ -117,7 +114,7 @@ impl Session {
     }
 
     /// Makes the layers of the image that somebody typed ready to be mounted.
-    pub(crate) fn realize(&self, image: &Image, typed: &str, choice: &Choice, making: &Making) -> Result<Realized> {
+    pub(crate) fn realize(&mut self, image: &Image, typed: &str, choice: &Choice, making: &Making) -> Result<Realized> {
         let since = Instant::now();
         self.enter()?;
         let bars = Bars::new(self.report);
@@ -147,7 +144,7 @@ impl Session {
 
     /// The IDs of the program, where they are not those of the process.
     pub(crate) fn kept_ids(&self) -> Option<IdMaps> {
-        match &*self.door.borrow() {
+        match &self.door {
             Door::Behind(inside) => inside.kept.clone(),
             Door::Ahead(_) => None,
         }
@@ -159,7 +156,7 @@ impl Session {
         if lacking.owners > 0 {
             let files = counted(lacking.owners, "file");
             let belong = if lacking.owners == 1 { "belongs" } else { "belong" };
-            match &*self.door.borrow() {
+            match &self.door {
                 Door::Behind(Inside { single: Some(error), .. }) => {
                     let why = format!("{belong} to root here, as there is nobody else: {error:#}");
                     self.report.warn(&format!("{files} of other users {why}"));

@@ -18,7 +18,7 @@ use crate::users::Entrance;
 pub(crate) fn unpack(args: &UnpackArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let begin = Instant::now();
     check_directory(&args.dir)?;
-    let session = Session::open(global)?.durable(args.making.durable).entering(Entrance::if_possible()?);
+    let mut session = Session::open(global)?.durable(args.making.durable).entering(Entrance::if_possible()?);
     check_outside(&args.dir, session.store.path())?;
     let image = session.resolve(&args.image, &args.choice)?;
     let stack = session.realize(&image, &args.image, &args.choice, &args.making)?.stack;

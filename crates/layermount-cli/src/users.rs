@@ -5,19 +5,16 @@
 
 use std::str::FromStr;
 
-use layermount::{Error, ErrorKind, IdMaps, UserNamespace};
+use layermount::{Error, ErrorKind, IdMaps, ParseIdMapsError, UserNamespace};
 
 use crate::failure::{Failure, Result};
 
-/// `--userns`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// `--userns`. Without it, it is `host` for root and `auto` for everybody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Users {
-    /// For root the host's users; for everybody else oneself as root, and the subordinate IDs that one is granted.
-    #[default]
-    Default,
     /// The host's users.
     Host,
-    /// As without the option, for an ordinary user.
+    /// Oneself as root, and the subordinate IDs that one is granted.
     Auto,
     /// As auto, but the program runs as oneself.
     KeepId,
@@ -29,13 +26,11 @@ impl FromStr for Users {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            None if text == "host" => Ok(Self::Host),
-            None if text == "auto" => Ok(Self::Auto),
-            None if text == "keep-id" => Ok(Self::KeepId),
-            Some(("map", maps)) => {
-                Ok(Self::Map(maps.parse().map_err(|error: layermount::ParseIdMapsError| error.to_string())?))
-            }
+        match (text, text.strip_prefix("map:")) {
+            ("host", _) => Ok(Self::Host),
+            ("auto", _) => Ok(Self::Auto),
+            ("keep-id", _) => Ok(Self::KeepId),
+            (_, Some(maps)) => maps.parse().map(Self::Map).map_err(|error: ParseIdMapsError| error.to_string()),
             _ => Err("write host, auto, keep-id or map:INSIDE:OUTSIDE:COUNT[,...]".into()),
         }
     }
@@ -44,14 +39,32 @@ impl FromStr for Users {
 /// A user namespace that is being made.
 #[derive(Debug)]
 pub(crate) struct Entrance {
+    /// `None` where this process stays where it is.
     namespace: Option<UserNamespace>,
-    /// Its map is what the machine grants, and may turn out to be less.
-    granted: bool,
-    /// Why there is only one user in it.
-    single: Option<Error>,
-    keeps_id: bool,
-    /// Whether there is no way around it.
-    needed: bool,
+    origin: Origin,
+    purpose: Purpose,
+}
+
+/// Where the maps of a namespace come from.
+#[derive(Debug)]
+enum Origin {
+    /// Somebody has written them.
+    Asked,
+    /// The machine grants them, and may turn out not to.
+    Granted,
+    /// There is only one user in them, because of this.
+    Single(Error),
+}
+
+/// What a namespace is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Files are read or unpacked: without it, the process does with its own rights.
+    Files,
+    /// Something is mounted, for which there is no way around it.
+    Mount,
+    /// The same, for a program that runs as who the caller is outside.
+    MountForOneself,
 }
 
 /// What came of entering.
@@ -65,45 +78,42 @@ pub(crate) struct Inside {
 
 impl Entrance {
     /// For a command that mounts.
-    pub(crate) fn begin(users: &Users) -> Result<Self> {
+    pub(crate) fn begin(users: Option<&Users>) -> Result<Self> {
         let is_root = !UserNamespace::is_needed();
         match (users, is_root) {
-            (Users::Default | Users::Host, true) => Ok(Self::none()),
-            (Users::Host, false) => {
+            (None | Some(Users::Host), true) => Ok(Self::none()),
+            (Some(Users::Host), false) => {
                 Err(Failure::new(ErrorKind::PermissionDenied, "only root can run a program with the host's users")
-                    .with_hint("leave --userns away, or use --userns auto"))
+                    .with_hint("leave out --userns, or use --userns auto"))
             }
-            (_, true) => Err(Failure::new(
+            (Some(_), true) => Err(Failure::new(
                 ErrorKind::Unsupported,
                 "root runs programs with the host's users: the owners of the store's layers are not mapped for it",
             )
-            .with_hint("leave --userns away, or run layermount as an ordinary user")),
-            (Users::Map(maps), false) => {
+            .with_hint("leave out --userns, or run layermount as an ordinary user")),
+            (Some(Users::Map(maps)), false) => {
                 Ok(Self { namespace: Some(UserNamespace::prepare(maps.clone())?), ..Self::none() })
             }
-            (Users::Default | Users::Auto | Users::KeepId, false) => {
-                let keeps_id = *users == Users::KeepId;
-                Ok(Self { keeps_id, needed: true, ..Self::granted()? })
-            }
+            (None | Some(Users::Auto), false) => Self::granted(Purpose::Mount),
+            (Some(Users::KeepId), false) => Self::granted(Purpose::MountForOneself),
         }
     }
 
     /// For a command that only unpacks or reads: without the namespace it has to do with what its own rights are.
     pub(crate) fn if_possible() -> Result<Self> {
-        if UserNamespace::is_needed() { Self::granted() } else { Ok(Self::none()) }
+        if UserNamespace::is_needed() { Self::granted(Purpose::Files) } else { Ok(Self::none()) }
     }
 
     fn none() -> Self {
-        Self { namespace: None, granted: false, single: None, keeps_id: false, needed: true }
+        Self { namespace: None, origin: Origin::Asked, purpose: Purpose::Mount }
     }
 
-    fn granted() -> Result<Self> {
-        let prepared = IdMaps::granted().and_then(UserNamespace::prepare);
-        let (namespace, single) = match prepared {
-            Ok(namespace) => (namespace, None),
-            Err(error) => (UserNamespace::prepare(IdMaps::single())?, Some(error)),
+    fn granted(purpose: Purpose) -> Result<Self> {
+        let (namespace, origin) = match IdMaps::granted().and_then(UserNamespace::prepare) {
+            Ok(namespace) => (namespace, Origin::Granted),
+            Err(error) => (UserNamespace::prepare(IdMaps::single())?, Origin::Single(error)),
         };
-        Ok(Self { namespace: Some(namespace), granted: single.is_none(), single, keeps_id: false, needed: false })
+        Ok(Self { namespace: Some(namespace), origin, purpose })
     }
 
     /// The maps that it will have, if all goes well.
@@ -113,25 +123,27 @@ impl Entrance {
 
     /// Moves this process into it.
     pub(crate) fn enter(self) -> Result<Inside> {
-        let Self { namespace, granted, mut single, keeps_id, needed } = self;
+        let Self { namespace, origin, purpose } = self;
         let Some(namespace) = namespace else { return Ok(Inside::default()) };
-        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let mut maps = namespace.maps().clone();
-        let mut entered = namespace.enter();
-        // The helpers say only now that they do not map what is granted.
-        if granted && entered.as_ref().is_err_and(|error| error.kind() != ErrorKind::MultiThreaded) {
-            maps = IdMaps::single();
-            let alone = UserNamespace::prepare(maps.clone()).and_then(UserNamespace::enter);
-            single = std::mem::replace(&mut entered, alone).err();
-        }
-        match entered {
-            Ok(()) => {}
-            Err(error) if needed => {
-                return Err(Failure::from(error).with_advice("'layermount doctor' tells what this machine allows"));
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let maps = namespace.maps().clone();
+        let (maps, single, entered) = match (origin, namespace.enter()) {
+            // The helpers say only now that they do not map what is granted.
+            (Origin::Granted, Err(error)) if error.kind() != ErrorKind::MultiThreaded => {
+                let maps = IdMaps::single();
+                let entered = UserNamespace::prepare(maps.clone()).and_then(UserNamespace::enter);
+                (maps, Some(error), entered)
             }
-            Err(_) => return Ok(Inside { single, kept: None }),
+            (Origin::Single(error), entered) => (maps, Some(error), entered),
+            (Origin::Asked | Origin::Granted, entered) => (maps, None, entered),
+        };
+        match (entered, purpose) {
+            (Ok(()), Purpose::MountForOneself) => Ok(Inside { single, kept: Some(maps.keeping(uid, gid)) }),
+            (Ok(()), _) | (Err(_), Purpose::Files) => Ok(Inside { single, kept: None }),
+            (Err(error), Purpose::Mount | Purpose::MountForOneself) => {
+                Err(Failure::from(error).with_advice("'layermount doctor' tells what this machine allows"))
+            }
         }
-        Ok(Inside { single, kept: keeps_id.then(|| maps.keeping(own.0, own.1)) })
     }
 }
 
