@@ -26,7 +26,8 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Layers, Self::Stage, Self::Locks, Self::Images, Self::Names];
+    /// Those that are made with the store; the others are when they are first used.
+    const INITIAL: [Self; 5] = [Self::Layers, Self::Stage, Self::Locks, Self::Images, Self::Names];
 
     fn name(self) -> &'static str {
         match self {
@@ -115,7 +116,7 @@ impl StoreRoot {
         }
         make_directory(&self.path, Mode::from_raw_mode(0o700))?;
         let fd = rustix::fs::open(&self.path, DIRECTORY, Mode::empty()).map_err(|errno| self.failed("open", errno))?;
-        for part in Part::ALL {
+        for part in Part::INITIAL {
             open_or_create(fd.as_fd(), part.name())
                 .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno))?;
         }
