@@ -22,12 +22,14 @@ mod helper;
 mod maps;
 pub(crate) mod nobody;
 mod obstacle;
+mod proc;
 mod ranges;
 
 pub(crate) use error::{UserNamespaceError, hint};
-pub(crate) use maps::write_maps;
+pub(crate) use maps::size;
 pub use maps::{IdMaps, IdRange, ParseIdMapsError};
 pub(crate) use obstacle::{Obstacle, Stage};
+pub(crate) use proc::write_maps;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -42,6 +44,19 @@ use crate::sys::fork::{self, Process};
 use helper::Helpers;
 
 /// A user namespace that is being made, to be entered by the process that makes it.
+///
+/// ```no_run
+/// use layermount::{IdMaps, UserNamespace};
+///
+/// // Before any thread is started.
+/// if UserNamespace::is_needed() {
+///     UserNamespace::prepare(IdMaps::granted()?)?.enter()?;
+/// }
+/// # Ok::<(), layermount::Error>(())
+/// ```
+///
+/// Maps of more than oneself take `newuidmap` and `newgidmap` (shadow's, package `uidmap`), or `CAP_SETUID` and `CAP_SETGID`.
+/// Overlays can be mounted in user namespaces since Linux 5.11.
 ///
 /// Dropping it leaves nothing behind.
 #[derive(Debug)]
@@ -139,7 +154,7 @@ fn enter_own(maps: &IdMaps) -> Result<()> {
     crate::sys::namespace::unshare(UnshareFlags::NEWUSER)
         .syscall("unshare", || "CLONE_NEWUSER".to_owned())
         .map_err(UserNamespaceError::Create)?;
-    maps::write_own(maps)
+    proc::write_own(maps)
 }
 
 impl Holder {

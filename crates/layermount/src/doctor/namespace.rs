@@ -9,7 +9,7 @@ use super::probe::{Outcome, Probe, Shortcoming, Subject, Weight};
 use crate::caller::Caller;
 use crate::error::Result;
 use crate::script::{Refused, Script, Step, try_in_child};
-use crate::userns::{IdMaps, IdRange, Obstacle, UserNamespace};
+use crate::userns::{IdMaps, IdRange, Obstacle, UserNamespace, size};
 
 /// A user namespace with all users that are granted, for more to be tried in.
 pub(super) struct MappedNamespace {
@@ -20,7 +20,7 @@ impl MappedNamespace {
     /// How many users and groups it has.
     pub(super) fn counts(&self) -> (u32, u32) {
         let maps = self.namespace.maps();
-        (count(maps.uids()), count(maps.gids()))
+        (size(maps.uids()), size(maps.gids()))
     }
 
     /// The namespace, and a user and a group that is none of the caller's own.
@@ -48,7 +48,7 @@ pub(super) fn probes(caller: &Caller, probes: &mut Vec<Probe>) -> Option<MappedN
     let consequence = "the image's other users are missing: their files belong to root, and no program can become them";
     let granted = match IdMaps::granted() {
         Ok(granted) => {
-            let (users, groups) = (count(granted.uids()) - 1, count(granted.gids()) - 1);
+            let (users, groups) = (size(granted.uids()) - 1, size(granted.gids()) - 1);
             add(Subject::IdRanges, Outcome::Works(format!("{users} users and {groups} groups besides oneself")));
             granted
         }
@@ -119,14 +119,5 @@ pub(super) fn refused(caller: &Caller, refusal: &Refused, consequence: &str) -> 
 
 /// How many users and groups there are in the namespace of this process.
 pub(super) fn current_counts() -> (u32, u32) {
-    let count = |path| {
-        let map = std::fs::read_to_string(path).unwrap_or_default();
-        let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok());
-        counts.fold(0, u32::saturating_add)
-    };
-    (count("/proc/self/uid_map"), count("/proc/self/gid_map"))
-}
-
-fn count(ranges: &[IdRange]) -> u32 {
-    ranges.iter().fold(0, |count, range| count.saturating_add(range.count))
+    IdMaps::of_process("self").map_or((0, 0), |maps| (size(maps.uids()), size(maps.gids())))
 }

@@ -62,6 +62,9 @@ impl Fault for UserNamespaceError {
             Self::Refused { said, .. } if said.contains("not allowed") => {
                 "the ranges must be in /etc/subuid and /etc/subgid for this user".to_owned()
             }
+            Self::Refused { name, said } if said.contains("user name") => {
+                format!("{name} looks users up by name, and this one has no line in /etc/passwd")
+            }
             Self::Refused { name, .. } => {
                 format!(
                     "{name} must be set-uid root or have cap_setuid/cap_setgid, which no_new_privs and nosuid take away"

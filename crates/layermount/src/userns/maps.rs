@@ -1,11 +1,8 @@
 //! ID maps as data.
 
-use std::fmt::Write as _;
 use std::str::FromStr;
 
-use rustix::process::Pid;
-
-use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
+use crate::error::{ErrorKind, Fault, Result};
 
 use super::UserNamespaceError;
 use super::ranges::{Granted, granted};
@@ -28,8 +25,17 @@ pub struct IdRange {
 /// Which users and groups there are in a user namespace, and who they are outside of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdMaps {
-    uids: Vec<IdRange>,
-    gids: Vec<IdRange>,
+    pub(super) uids: Vec<IdRange>,
+    pub(super) gids: Vec<IdRange>,
+}
+
+impl IdRange {
+    /// Of three numbers, in this order.
+    pub(super) fn of_words<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let numbers: Vec<u32> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [inside, outside, count] = numbers.try_into().ok()?;
+        Some(Self { inside, outside, count })
+    }
 }
 
 impl IdMaps {
@@ -70,16 +76,6 @@ impl IdMaps {
         Self { uids: keeping(size(&self.uids), uid), gids: keeping(size(&self.gids), gid) }
     }
 
-    /// Those of a process, as they look from the calling thread's namespace: proc_pid_uid_map(5).
-    pub(crate) fn of_process(process: &str) -> Result<Self> {
-        let read = |name: &str| -> Result<Vec<IdRange>> {
-            let path = format!("/proc/{process}/{name}");
-            let text = std::fs::read_to_string(&path).syscall("read", || path).map_err(UserNamespaceError::Maps)?;
-            Ok(parse(&text))
-        };
-        Ok(Self { uids: read("uid_map")?, gids: read("gid_map")? })
-    }
-
     /// The maps of the calling thread's namespace as it sees those of others with the same: every ID is itself.
     pub(crate) fn seen_from_inside(&self) -> Self {
         let itself = |ranges: &[IdRange]| {
@@ -118,13 +114,7 @@ impl FromStr for IdMaps {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseIdMapsError { text: text.chars().take(200).collect() };
         let ranges = |text: &str| -> Option<Vec<IdRange>> {
-            text.split(',')
-                .map(|range| {
-                    let numbers = range.split(':').map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
-                    let [inside, outside, count] = numbers.try_into().ok()?;
-                    Some(IdRange { inside, outside, count })
-                })
-                .collect()
+            text.split(',').map(|range| IdRange::of_words(range.split(':'))).collect()
         };
         let (uids, gids) = text.split_once('/').unwrap_or((text, text));
         let (uids, gids) = (ranges(uids).ok_or_else(error)?, ranges(gids).ok_or_else(error)?);
@@ -176,17 +166,6 @@ fn extended(own: &[IdRange], granted: &[(u32, u32)]) -> Vec<IdRange> {
     map
 }
 
-/// Lines of three numbers.
-fn parse(text: &str) -> Vec<IdRange> {
-    text.lines()
-        .filter_map(|line| {
-            let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
-            let [inside, outside, count] = numbers.try_into().ok()?;
-            Some(IdRange { inside, outside, count })
-        })
-        .collect()
-}
-
 /// In order, and what continues a range as one with it.
 fn joined(ranges: &[IdRange]) -> Vec<IdRange> {
     let mut ranges = ranges.to_vec();
@@ -206,7 +185,7 @@ fn joined(ranges: &[IdRange]) -> Vec<IdRange> {
 }
 
 /// How many IDs a map has.
-fn size(map: &[IdRange]) -> u32 {
+pub(crate) fn size(map: &[IdRange]) -> u32 {
     map.iter().fold(0, |size, range| size.saturating_add(range.count))
 }
 
@@ -225,44 +204,6 @@ fn keeping(size: u32, id: u32) -> Vec<IdRange> {
         },
     ];
     ranges.into_iter().filter(|range| range.count > 0).collect()
-}
-
-/// As `/proc/PID/uid_map` takes it.
-fn text(ranges: &[IdRange]) -> String {
-    let mut text = String::new();
-    for IdRange { inside, outside, count } in ranges {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{inside} {outside} {count}");
-    }
-    text
-}
-
-/// Writes the maps of this process, which has just made its namespace.
-pub(super) fn write_own(maps: &IdMaps) -> Result<()> {
-    // Before the gid map, or the kernel refuses that: user_namespaces(7), "Interaction with system calls that change
-    // process UIDs or GIDs".
-    write("self", "setgroups", "deny")?;
-    write("self", "uid_map", &text(&maps.uids))?;
-    write("self", "gid_map", &text(&maps.gids))
-}
-
-/// Writes the maps of a process in a fresh user namespace, with privileges in the one around it.
-pub(crate) fn write_maps(pid: Pid, maps: &IdMaps) -> Result<()> {
-    let process = pid.as_raw_pid().to_string();
-    write(&process, "uid_map", &text(&maps.uids))?;
-    write(&process, "gid_map", &text(&maps.gids))
-}
-
-fn write(process: &str, name: &str, text: &str) -> Result<()> {
-    let path = format!("/proc/{process}/{name}");
-    let written = (|| -> rustix::io::Result<()> {
-        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())?;
-        // In one call, as the kernel demands; it takes all or nothing.
-        rustix::io::write(&file, text.as_bytes()).map(drop)
-    })();
-    let shown = || format!("{path}, {:?}", text.trim_end());
-    written.syscall("write", shown).map_err(|cause: SyscallError| UserNamespaceError::Map(cause).into())
 }
 
 #[cfg(test)]
@@ -334,9 +275,6 @@ mod tests {
         assert!(!maps("0:1000:1").maps_as(&maps("0:1000:1,1:2000:1")));
         let inside = maps("0:1000:1,1:100000:65536").seen_from_inside();
         assert!(inside.maps_as(&maps("0:0:65537")));
-        let own = IdMaps::of_process("self").unwrap();
-        assert!(own.maps_as(&own.clone()));
-        assert_eq!(parse("         0       1000          1\n         1     100000      65536\n").len(), 2);
     }
 
     #[test]

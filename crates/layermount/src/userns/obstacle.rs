@@ -1,14 +1,18 @@
-//! Why the kernel refuses a user namespace, and what to change.
+//! Why the kernel refuses a user namespace, and [what to change](Obstacle::remedy).
 //!
 //! An errno alone says little: `EPERM` of `clone(2)` has six reasons. What tells them apart stands in files of `/proc`, which are
 //! read once something was refused. Sources: user_namespaces(7), clone(2) and unshare(2) ("ERRORS"), namespaces(7)
 //! (`/proc/sys/user`), proc_pid_status(5); Ubuntu's "Restricted unprivileged user namespaces" and Debian's
 //! `unprivileged_userns_clone`, which are patches of theirs.
 
+mod remedy;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
+
+use super::proc;
 
 /// How far a process came on its way into a user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,49 +148,6 @@ impl Obstacle {
             _ => Self::Unknown,
         }
     }
-
-    /// What a person has to change, in lines.
-    pub(crate) fn remedy(&self) -> String {
-        match self {
-            Self::NoneAllowed => set("user.max_user_namespaces", "15000"),
-            Self::TooMany { .. } => format!(
-                "end programs that have some, or {}; in a container, that is for the machine around it",
-                set("user.max_user_namespaces", "100000")
-            ),
-            Self::UnprivilegedClone => set("kernel.unprivileged_userns_clone", "1"),
-            Self::AppArmorRestriction { program } => format!(
-                "let this program alone use them: as root, write to /etc/apparmor.d/{name} what follows, and run \
-                 'apparmor_parser -r /etc/apparmor.d/{name}'\n{profile}or let all programs: {sysctl}",
-                name = profile_name(program),
-                profile = profile(program),
-                sysctl = set("kernel.apparmor_restrict_unprivileged_userns", "0"),
-            ),
-            Self::Profile { .. } => {
-                "in Docker: --security-opt apparmor=unconfined; elsewhere, add 'userns,' and 'mount,' \
-                 to that profile"
-                    .to_owned()
-            }
-            Self::Seccomp => "in Docker: --security-opt seccomp=unconfined, or --privileged; in a systemd unit: \
-                 RestrictNamespaces=no and no SystemCallFilter= that lacks @mount"
-                .to_owned(),
-            Self::Chroot | Self::ProbablyChroot => {
-                "leave the chroot, or enter the tree by pivot_root in place of chroot, \
-                 as systemd-nspawn, bwrap and unshare(1) with pivot_root(8) do"
-                    .to_owned()
-            }
-            Self::Unmapped => {
-                "map this user and group in the namespace that this process is in, or become one of those \
-                 that are mapped"
-                    .to_owned()
-            }
-            Self::NotBuiltIn => "run as root, or boot a kernel that was built with CONFIG_USER_NS".to_owned(),
-            Self::NoProc => "as root: mount -t proc proc /proc".to_owned(),
-            Self::Unknown => "run as root, or let unprivileged users make user namespaces: sysctl \
-                 user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu, \
-                 kernel.unprivileged_userns_clone=1 on old Debian; a security module may have a say, too"
-                .to_owned(),
-        }
-    }
 }
 
 /// As it stands behind "because".
@@ -220,41 +181,6 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// How to set a sysctl, for now and for good.
-fn set(name: &str, value: &str) -> String {
-    format!(
-        "as root: sysctl -w {name}={value} (and to keep it, the line '{name} = {value}' in /etc/sysctl.d/layermount.conf)"
-    )
-}
-
-/// A profile that confines nothing, and lets its program use user namespaces.
-fn profile(program: &Path) -> String {
-    let (name, path) = (profile_name(program), profile_path(program));
-    format!(
-        "  abi <abi/4.0>,\n  include <tunables/global>\n  profile {name} {path} flags=(unconfined) {{\n    userns,\n  }}\n"
-    )
-}
-
-/// The file name, as far as a profile can be called so.
-fn profile_name(program: &Path) -> String {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-    if plain.trim_matches('.').is_empty() { "layermount".to_owned() } else { plain }
-}
-
-/// As apparmor.d(5) wants paths: quoted, and without what would be a pattern.
-fn profile_path(program: &Path) -> String {
-    let mut quoted = String::from('"');
-    for c in program.to_string_lossy().chars() {
-        if r#"\"*?[]{}^,@"#.contains(c) {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
-}
-
 /// Whether a process with these mounts has another root than its mount namespace, by its own table, which shows what can be
 /// reached from its root, and that of a process that has probably not. Mounts have one number on the whole machine.
 fn is_chroot(own: &str, first: &str) -> bool {
@@ -267,10 +193,7 @@ fn is_chroot(own: &str, first: &str) -> bool {
 
 /// Whether a map, as the kernel prints it, has an ID of the inside.
 fn covers(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        matches!(numbers.as_slice(), [first, _, count] if id.checked_sub(*first).is_some_and(|offset| offset < *count))
-    })
+    proc::parse(map).iter().any(|range| id.checked_sub(range.inside).is_some_and(|offset| offset < range.count))
 }
 
 #[cfg(test)]
@@ -350,16 +273,6 @@ mod tests {
         let files = [STATUS, MAPPED, ("/proc/self/mountinfo", bound), ("/proc/1/mountinfo", machine)];
         assert_eq!(find(Stage::Make, Errno::PERM, &files), Obstacle::Chroot);
         assert_eq!(find(Stage::Use, Errno::INVAL, &files), Obstacle::Chroot);
-    }
-
-    #[test]
-    fn profiles_name_the_program_and_nothing_else() {
-        let remedy = Obstacle::AppArmorRestriction { program: "/opt/my app/{x}*".into() }.remedy();
-        assert!(remedy.contains(r#"profile x "/opt/my app/\{x\}\*" flags=(unconfined) {"#), "{remedy}");
-        assert!(remedy.contains("/etc/apparmor.d/x "), "{remedy}");
-        assert!(remedy.contains("\n    userns,\n"), "{remedy}");
-        assert!(remedy.ends_with("/etc/sysctl.d/layermount.conf)"), "{remedy}");
-        assert_eq!(profile_name(Path::new("/x/..")), "layermount");
     }
 
     #[test]
