@@ -184,11 +184,14 @@ impl Command {
         self
     }
 
-    /// Puts the program into a user namespace of its own, inside of all other namespaces: over what was mounted for it, it has no
-    /// say. `outside` of the maps are IDs as they are where the caller is; one that has [entered](crate::UserNamespace::enter) a
-    /// namespace, or is root, may map any of them, and everybody else itself alone.
+    /// Puts the program into a user namespace of its own, inside of all other namespaces: it has no say over what was mounted for
+    /// it. `outside` in the maps are IDs as they are where the caller is. A caller that has
+    /// [entered](crate::UserNamespace::enter) a namespace, or is root, may map any of them, and everybody else itself alone.
     ///
     /// Files that belong to an ID that is not mapped are nobody's inside.
+    ///
+    /// Where the namespace is refused, [`RootMount::spawn`](crate::RootMount::spawn) fails. For
+    /// [`Entered::exec`](crate::Entered::exec) it is too late.
     pub fn user_namespace(&mut self, maps: IdMaps) -> &mut Self {
         self.entering.user_namespace = Some(maps);
         self

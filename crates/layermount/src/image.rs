@@ -203,7 +203,7 @@ impl Image {
     ) -> Self {
         let whole = Deferred::later(read);
         let again = whole.clone();
-        // The `None` that cannot be is an image that says nothing of itself.
+        // It was read before, so that there is no `None`; if there were, the image would say nothing of itself.
         let text = Deferred::later(move || again.as_ref().map(|image| image.config.text().clone()).unwrap_or_default());
         let details = Deferred::later(move || whole.as_ref().map(|image| (*image.details).clone()).unwrap_or_default());
         let (names, content, parent, notes) = (None, Content::Stored, None, Vec::new());

@@ -123,7 +123,8 @@ pub struct RootMount {
     pub(crate) kernel: Ability,
     /// `None` for a caller that may not mount: then the overlay is mounted where it is entered.
     mount: Option<OwnedFd>,
-    /// What else was opened for it. The kernel has whoever closes the temporary upper wait, which is for when the program runs.
+    /// What else was opened for it. Whoever closes the temporary upper has to wait for the kernel, which can be done while the
+    /// program runs.
     _rest: Option<Files>,
 }
 

@@ -276,13 +276,13 @@ impl Store {
         self.root.path()
     }
 
-    /// A fresh directory on the store's disk for what one run changes. See [`Upper::needs_disk`](crate::Upper::needs_disk).
+    /// Makes a directory on the store's disk for what one run changes. See [`Upper::needs_disk`](crate::Upper::needs_disk).
     pub fn scratch(&self) -> Result<Scratch> {
         Scratch::new(&self.root)
     }
 
-    /// A directory of the store's, made when missing, in which there is never anything: for a process with a mount namespace of its
-    /// own to [attach](crate::RootMount::attach) an image to.
+    /// A directory of the store's that is always empty, made when missing: a process with a mount namespace of its own can
+    /// [attach](crate::RootMount::attach) an image to it, and needs no place for that anywhere else.
     pub fn mount_point(&self) -> Result<PathBuf> {
         self.root.part_or_create(Part::MountPoint)?;
         Ok(self.root.path_of(Part::MountPoint, ""))
@@ -339,8 +339,9 @@ impl Store {
         prune::prune(&self.root, options)
     }
 
-    /// Removes what processes have left behind that died in the middle of making or removing layers. [`Store::prune`] does so,
-    /// too, and so does whoever makes a layer.
+    /// Removes what processes that died in the middle of making or removing layers have left behind. [`Store::prune`] does so,
+    /// too, and so does whoever makes a layer; alone it is for a process in a user namespace, when
+    /// [`Pruned::to_be_swept`] asks for one.
     pub fn sweep(&self) -> Result<Pruned> {
         prune::sweep_only(&self.root)
     }

@@ -40,10 +40,10 @@ pub enum Upper {
 }
 
 impl Upper {
-    /// Whether this is an upper in memory, and memory no place for what an ordinary user deletes: a directory that was removed from
-    /// the image and made again needs an xattr, and tmpfs has those of `user.*` since Linux 6.6. Then [`Store::scratch`] is one.
+    /// Whether this upper is in memory where memory cannot hold all that an ordinary user may change: a directory that was removed
+    /// from the image and made again is marked with a `user.*` xattr, which tmpfs has since Linux 6.6.
     ///
-    /// [`Store::scratch`]: crate::Store::scratch
+    /// A [`Store::scratch`](crate::Store::scratch) directory can take its place.
     pub fn needs_disk(&self) -> bool {
         matches!(self, Self::Temporary { .. }) && !Caller::current().is_privileged() && !memory_has_user_xattrs()
     }

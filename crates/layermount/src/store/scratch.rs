@@ -7,10 +7,10 @@ use crate::error::Result;
 use super::root::StoreRoot;
 use super::stage::Stage;
 
-/// An empty directory on the store's disk, for [`Upper::Persistent`](crate::Upper::Persistent) to be none.
+/// A directory on the store's disk, empty at first, for an [`Upper::Persistent`](crate::Upper::Persistent) that is not kept.
 ///
-/// It is a stage of the store: a lock on it says that somebody needs it, and goes with the process however that ends; who writes to
-/// the store next removes what is left then.
+/// It is a stage of the store: a lock on it says that somebody needs it, and goes with the process however that ends. Whoever writes
+/// to the store next removes what is left of it then.
 #[derive(Debug)]
 pub struct Scratch {
     stage: Stage,
@@ -26,7 +26,7 @@ impl Scratch {
         self.stage.path()
     }
 
-    /// Removes it with all that is in it, when nothing is mounted there any more.
+    /// Removes it with all that is in it. Nothing may be mounted there any more.
     pub fn remove(self) -> Result<()> {
         self.stage.remove()
     }
