@@ -95,10 +95,9 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// Becomes the program, in this very process: same pid, same parent. Descriptors from 3 up are closed except those
-    /// that were
-    /// given to [`Command::preserve_fd`]. Returns only when that failed; user, working directory and flags of descriptors may
-    /// have been changed then.
+    /// Becomes the program, in this very process: same pid, same parent. Descriptors from 3 up are closed except those that
+    /// were given to [`Command::preserve_fd`]. Returns only when that failed; user, working directory and flags of descriptors
+    /// may have been changed then.
     ///
     /// What belongs to entering (namespaces, hostname, furnishing, bind mounts) cannot be had any more: a command that
     /// asks for it is refused.

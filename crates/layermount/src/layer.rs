@@ -1,8 +1,7 @@
 //! What one layer's tar archive *means*, without touching a file system.
 //!
-//! Two halves. [`Archive`] reads entries: the ustar, GNU and PAX grammars as Go's `archive/tar` reads them (the reader
-//! that most
-//! images are written for), and stricter where another reader could be led to see other entries. [`Fold`] puts the entries
+//! Two halves. [`Archive`] reads entries: the ustar, GNU and PAX grammars as Go's `archive/tar` reads them (the reader that
+//! most images are written for), and stricter where another reader could be led to see other entries. [`Fold`] puts the entries
 //! together, in whatever order they stand, into what the layer says about its tree (OCI image specification, `layer.md`).
 //!
 //! The `tar` crate reads none of this: up to 0.4.46 its PAX reader splits records at newlines before it honours their

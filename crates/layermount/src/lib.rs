@@ -20,10 +20,10 @@
 //! Entered --exec--> program
 //! ```
 //!
-//! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a
-//! child, also from
-//! a program with threads; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the same
-//! calls make a user namespace, with one user; a process that has moved into a [`UserNamespace`] before has as many as that.
+//! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a child, also
+//! from a program with threads; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
+//! same calls make a user namespace, with one user; a process that has moved into a [`UserNamespace`] before has as many as
+//! that.
 //!
 //! The library never prints, exits, changes the working directory, installs signal handlers, or leaves threads or inheritable
 //! file descriptors behind. Errors are one opaque type with a [kind](Error::kind) for programs and a [hint](Error::hint) for

@@ -125,10 +125,10 @@ impl LayerStack {
     /// Copies the merged tree into a plain directory, without overlayfs: for chroot(2), for other tools, for other file
     /// systems. The directory is made unless it is there and empty, and gets the attributes of the image's root.
     ///
-    /// Owners, devices and set-user-ID and set-group-ID bits are kept by root alone; an ordinary user owns everything, and nobody
-    /// else should run it in their name. Hard links within a layer stay hard links, holes stay holes, and on file systems
-    /// that can share blocks no data is copied. Xattrs that would mean something to
-    /// overlayfs stay escaped (`trusted.overlay.overlay.*`), so that the directory can become a layer of an overlay.
+    /// Owners, devices and set-user-ID and set-group-ID bits are kept by root alone; an ordinary user owns everything, and
+    /// nobody else should run it in their name. Hard links within a layer stay hard links, holes stay holes, and on file
+    /// systems that can share blocks no data is copied. Xattrs that would mean something to overlayfs stay escaped
+    /// (`trusted.overlay.overlay.*`), so that the directory can become a layer of an overlay.
     ///
     /// # Errors
     ///

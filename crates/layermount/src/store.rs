@@ -20,14 +20,13 @@
 //!   mnt/                                 always empty; where processes with mount namespaces of their own see an image
 //! ```
 //!
-//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `dir-user` is for layers in
-//! which everything belongs to the one user that there is; those with owners are in `dir-user-<map>`, after the ID map through
-//! which the owners on disk are the image's. `<key>` is `diff-<hex>` for a layer
-//! that means the same on top of any other, and `chain-<hex>` for one that needed the layers below it (it does not name the
-//! directories that its files are in, or links to a lower layer's file). Such a layer first appears as `open-<hex of the
-//! diff ID>`: verified, but not yet mountable. EROFS files are always `diff-<hex>`; what an image of several comes to is in
-//! `image-<hex of the top layer's chain ID>`, a file system of names that has the layers' files as its devices; only what little
-//! is left of a small layer is in it, too.
+//! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `dir-user` is for layers
+//! in which everything belongs to the one user that there is; those with owners are in `dir-user-<map>`, after the ID map
+//! through which the owners on disk are the image's. `<key>` is `diff-<hex>` for a layer that means the same on top of any
+//! other, and `chain-<hex>` for one that needed the layers below it (it does not name the directories that its files are in, or
+//! links to a lower layer's file). Such a layer first appears as `open-<hex of the diff ID>`: verified, but not yet mountable.
+//! EROFS files are always `diff-<hex>`; what an image of several comes to is in `image-<hex of the top layer's chain ID>`, a
+//! file system of names that has the layers' files as its devices; only what little is left of a small layer is in it, too.
 //!
 //! # Laws
 //!

@@ -34,8 +34,7 @@ impl RootMount {
     /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
     ///
     /// Takes a command or, as it comes from a chain of calls, a reference to one. Returns when the program runs (after
-    /// `execve`),
-    /// or says why it does not.
+    /// `execve`), or says why it does not.
     ///
     /// # Errors
     ///

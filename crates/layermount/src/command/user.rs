@@ -1,8 +1,7 @@
 //! Users and groups as an image's own `/etc/passwd` and `/etc/group` define them.
 //!
-//! Both files come from strangers. They are read after `pivot_root`, in a child that must not allocate: so this is a
-//! search in bytes,
-//! line by line, and lines that are not of the documented form (passwd(5), group(5)) are passed over.
+//! Both files come from strangers. They are read after `pivot_root`, in a child that must not allocate: so this is a search in
+//! bytes, line by line, and lines that are not of the documented form (passwd(5), group(5)) are passed over.
 
 use rustix::fs::Gid;
 

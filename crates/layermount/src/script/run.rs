@@ -236,9 +236,8 @@ fn attach(mount: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &CStr) -> Result<()> 
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, where `umount2(".")` finds it: see pivot_root(2), "Notes".
 ///
-/// Other mounts may lie over the old root (those that had to be attached somewhere in the meantime), and each call
-/// takes only the
-/// topmost away. So this goes on until the topmost is the new root itself; `..` of `/` is looked up through all mounts.
+/// Other mounts may lie over the old root (those that had to be attached somewhere in the meantime), and each call takes only
+/// the topmost away. So this goes on until the topmost is the new root itself; `..` of `/` is looked up through all mounts.
 fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(c".", c".")?;

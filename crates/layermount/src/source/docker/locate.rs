@@ -22,9 +22,9 @@ pub(super) enum Placement {
     Streamed { reason: String },
 }
 
-/// Decides. `readable` are the marks that the caller's own mounts read, `shares_ids` whether they show the owners that a rootless
-/// engine's mounts show. `info` asks the engine about itself, which takes it
-/// seven milliseconds and more: only where it matters.
+/// Decides. `readable` are the marks that the caller's own mounts read, `shares_ids` whether they show the owners that a
+/// rootless engine's mounts show. `info` asks the engine about itself, which takes it seven milliseconds and more: only where
+/// it matters.
 pub(super) fn place(
     inspect: &Inspect,
     local: bool,
