@@ -101,6 +101,7 @@ impl Entrance {
         let prepared = IdMaps::granted().and_then(UserNamespace::prepare);
         let (namespace, single) = match prepared {
             Ok(namespace) => (namespace, None),
+            Err(error) if !is_for_good(&error) => return Err(error.into()),
             Err(error) => (UserNamespace::prepare(IdMaps::single())?, Some(error)),
         };
         Ok(Self { namespace: Some(namespace), granted: single.is_none(), single, keeps_id: false, needed: false })
@@ -119,7 +120,7 @@ impl Entrance {
         let mut maps = namespace.maps().clone();
         let mut entered = namespace.enter();
         // The helpers say only now that they do not map what is granted.
-        if granted && entered.as_ref().is_err_and(|error| error.kind() != ErrorKind::MultiThreaded) {
+        if granted && entered.as_ref().is_err_and(is_for_good) {
             maps = IdMaps::single();
             let alone = UserNamespace::prepare(maps.clone()).and_then(UserNamespace::enter);
             single = std::mem::replace(&mut entered, alone).err();
@@ -133,6 +134,12 @@ impl Entrance {
         }
         Ok(Inside { single, kept: keeps_id.then(|| maps.keeping(own.0, own.1)) })
     }
+}
+
+/// Whether it is the machine that does not allow all users. What is only lacking at the moment (processes, open files, memory) must
+/// not make an image another one, without a word where its layers were unpacked for a single user before.
+fn is_for_good(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
 }
 
 /// The one user of the user namespace that this process is in, if it has only one, and one group.
