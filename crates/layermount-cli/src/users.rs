@@ -111,6 +111,7 @@ impl Entrance {
     fn granted(purpose: Purpose) -> Result<Self> {
         let (namespace, origin) = match IdMaps::granted().and_then(UserNamespace::prepare) {
             Ok(namespace) => (namespace, Origin::Granted),
+            Err(error) if !is_for_good(&error) => return Err(error.into()),
             Err(error) => (UserNamespace::prepare(IdMaps::single())?, Origin::Single(error)),
         };
         Ok(Self { namespace: Some(namespace), origin, purpose })
@@ -129,7 +130,7 @@ impl Entrance {
         let maps = namespace.maps().clone();
         let (maps, single, entered) = match (origin, namespace.enter()) {
             // The helpers say only now that they do not map what is granted.
-            (Origin::Granted, Err(error)) if error.kind() != ErrorKind::MultiThreaded => {
+            (Origin::Granted, Err(error)) if is_for_good(&error) => {
                 let maps = IdMaps::single();
                 let entered = UserNamespace::prepare(maps.clone()).and_then(UserNamespace::enter);
                 (maps, Some(error), entered)
@@ -139,12 +140,19 @@ impl Entrance {
         };
         match (entered, purpose) {
             (Ok(()), Purpose::MountForOneself) => Ok(Inside { single, kept: Some(maps.keeping(uid, gid)) }),
-            (Ok(()), _) | (Err(_), Purpose::Files) => Ok(Inside { single, kept: None }),
-            (Err(error), Purpose::Mount | Purpose::MountForOneself) => {
+            (Ok(()), _) => Ok(Inside { single, kept: None }),
+            (Err(error), Purpose::Files) if is_for_good(&error) => Ok(Inside { single, kept: None }),
+            (Err(error), _) => {
                 Err(Failure::from(error).with_advice("'layermount doctor' tells what this machine allows"))
             }
         }
     }
+}
+
+/// Whether it is the machine that does not allow all users. What is only lacking at the moment (processes, open files, memory) must
+/// not make an image another one, without a word where its layers were unpacked for a single user before.
+fn is_for_good(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
 }
 
 /// The one user of the user namespace that this process is in, if it has only one, and one group.

@@ -35,11 +35,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::caller::Caller;
 use crate::enter::check_single_threaded;
 use crate::error::{Result, SyscallContext};
+use crate::sys::exec;
 use crate::sys::fork::{self, Process};
 use helper::Helpers;
 
@@ -163,8 +165,10 @@ impl Holder {
         let (reader, writer) = pipe.map_err(UserNamespaceError::Prepare)?;
         let mut writer = Some(writer);
         let process = fork::start_unnoticed(nix::libc::CLONE_NEWUSER, &mut || {
-            // With the writing end here, the parent's end would go unnoticed.
+            // With the writing end here, the parent's end would go unnoticed, and with the rest of the parent's descriptors that of
+            // whatever these are: another namespace's pipe, somebody else's, a lock.
             drop(writer.take());
+            exec::close_all_but(reader.as_fd());
             let _ = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut [0_u8; 1]));
             0
         });
@@ -190,6 +194,8 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         drop(self.pipe.take());
+        // A process that was forked elsewhere in the program may have the pipe, too.
+        let _ = pidfd_send_signal(&self.process.pidfd, Signal::KILL);
         // It ends now, and would be a zombie otherwise.
         let _ = fork::wait_unnoticed(&self.process);
     }

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use layermount::{
-    Access, Command, ErrorKind, Furnish, Kernel, LayerStack, LayersBy, Namespaces, Overlay, OverlayXattrs, Signal,
-    Stdio, Upper,
+    Access, Command, ErrorKind, Furnish, IdMaps, Kernel, LayerStack, LayersBy, Namespaces, Overlay, OverlayXattrs,
+    Signal, Stdio, Upper, UserNamespace,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Uid, fork};
@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         Root nothing_is_left_behind
         Root children_without_newer_system_calls
         Root an_embedding_program_may_ignore_sigchld_and_have_timers
+        Root user_namespaces_that_are_made_hold_nothing_else
         Stranger rootless_spawn
         Stranger rootless_pivot
         Stranger rootless_more_is_assumed_of_the_kernel_than_it_can
@@ -968,6 +969,34 @@ fn an_embedding_program_may_ignore_sigchld_and_have_timers() {
         assert_eq!(error.kind(), ErrorKind::ProgramNotFound, "{error:#}");
     }
     nix::unistd::alarm::set(120);
+}
+
+/// Each has a process, which must not keep what the program closes: neither each other's pipes nor the program's own.
+fn user_namespaces_that_are_made_hold_nothing_else() {
+    let maps: IdMaps = "0:0:1000".parse().unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let first = UserNamespace::prepare(maps.clone()).unwrap();
+    let second = UserNamespace::prepare(maps.clone()).unwrap();
+    drop(writer);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the end is seen");
+    drop(first);
+    drop(second);
+    // Nor does a process that was forked elsewhere keep theirs.
+    let namespace = UserNamespace::prepare(maps).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: there is one thread; the child only waits.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop(writer);
+            let _ = (&reader).read(&mut [0]);
+            std::process::exit(0);
+        }
+        ForkResult::Parent { child } => {
+            drop(namespace);
+            drop(writer);
+            assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+        }
+    }
 }
 
 fn what_the_image_says_of_its_user_namespace_is_not_believed() {

@@ -502,12 +502,26 @@ fn deep_trees_need_few_descriptors() {
 
 #[test]
 fn stores_that_others_can_write_to_are_refused() {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let error = Store::open(directory.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.hint().unwrap().contains("chmod"));
+
+    // Nor are those in the place of which everybody can put another, also where only a symlink leads there.
+    let store = directory.path().join("store");
+    std::fs::DirBuilder::new().mode(0o700).create(&store).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+    for path in [&store, &link] {
+        let error = Store::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{path:?}");
+        assert!(error.to_string().contains("another store"), "{error}");
+    }
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    Store::open(&link).unwrap();
 }
 
 /// An engine that streams a fixed archive.

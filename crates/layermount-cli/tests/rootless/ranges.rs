@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::world::person::{Home, owner};
+use crate::world::person::{Home, Said, owner};
 use crate::world::{missing, program};
 
 const STAT: &str =
@@ -200,4 +200,38 @@ fn an_upper_directory_keeps_owners() {
     run("busybox chown guest /etc/group");
     assert_eq!(run("busybox stat -c %u /etc/group /etc/passwd"), "1000\n33\n");
     assert_eq!(home.prints(&["run", &image, "busybox stat -c %u /etc/group"]), "0\n", "the image is what it was");
+}
+
+/// Then nobody can wait for `newuidmap`, which does its work all the same.
+#[test]
+fn sigchld_may_be_ignored() {
+    let Some(home) = Home::new() else { return };
+    let Some(image) = home.several() else { return };
+    let mut command = home.as_person(&[]);
+    command.args(["/usr/bin/env", "--ignore-signal=CHLD"]).arg(home.path("layermount")).args(["pull", &image]);
+    let said = Said::of(&command.output().unwrap());
+    assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""));
+    assert_eq!(home.prints(&["run", &image, "busybox stat -c %u:%g /etc/shadow /closed"]), "0:42\n33:33\n");
+    assert_eq!(home.shelves().len(), 1, "{:?}", home.shelves());
+}
+
+/// What is only lacking at the moment makes no other image of it.
+#[test]
+fn too_few_processes_do_not_change_who_there_is() {
+    let Some(home) = Home::new() else { return };
+    let Some(image) = home.several() else { return };
+    let alone = format!("map:0:{}:1/0:{}:1", home.person.uid, home.person.gid);
+    home.layermount(&[], &["run", "--userns", &alone, &image, "true"]).assert(0, &[]);
+    home.prints(&["run", &image, "true"]);
+    // All of the user's processes count.
+    for processes in 1..24 {
+        let mut command = home.as_person(&[]);
+        let script = format!("ulimit -u {processes}; exec \"$@\"");
+        command.args(["/bin/bash", "-c", &script, "bash"]).arg(home.path("layermount"));
+        let said = Said::of(&command.args(["run", &image, "exec busybox stat -c %u /closed"]).output().unwrap());
+        match said.status {
+            Some(0) => assert_eq!(said.stdout, "33\n", "{processes}: {said:#?}"),
+            _ => said.assert(125, &[]),
+        }
+    }
 }

@@ -143,6 +143,7 @@ impl Launch {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
         if let Some(report) = report {
+            fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
             rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
         } else {

@@ -93,6 +93,7 @@ impl RootMount {
         let process = fork::start(flags, memory, &mut || {
             // With the reading end here, the parent's end would go unnoticed.
             fork::close_copy(reader.as_fd());
+            fork::ignore_stops();
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
             let failure = match script.run(&mut files) {

@@ -128,6 +128,12 @@ impl StoreRoot {
     fn adopt(&self, fd: OwnedFd) -> Result<()> {
         check_owner(&fd, &self.path)?;
         check_parents(&self.path)?;
+        // The parents that symlinks lead to have no part in the path.
+        if let Ok(real) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+            && real != self.path
+        {
+            check_parents(&real)?;
+        }
         let _ = self.fd.set(fd);
         Ok(())
     }
@@ -151,8 +157,8 @@ pub(super) fn check_owner(directory: &OwnedFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that nobody else can put another directory in the store's place, such as an old one of the same user's. In a sticky
-/// directory (`/tmp`) nobody can, once it is there.
+/// Checks that not everybody can put another directory in the store's place, such as an old one of the same user's. In a sticky
+/// directory (`/tmp`) nobody can, once it is there. Whoever owns a parent, and its group if that may write, can, and is trusted.
 fn check_parents(path: &Path) -> Result<()> {
     for parent in path.ancestors().skip(1) {
         // What may not even be looked at may not be written to either.

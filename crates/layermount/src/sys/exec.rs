@@ -64,6 +64,18 @@ pub(crate) fn close_all_on_exec() {
     }
 }
 
+/// Closes every descriptor but one, as far as there is `close_range(2)`. Only for a child with a table of its own, which uses no
+/// other. Async-signal-safe.
+pub(crate) fn close_all_but(fd: BorrowedFd<'_>) {
+    let (fd, none): (libc::c_uint, libc::c_uint) = (fd.as_raw_fd().cast_unsigned(), 0);
+    if let Some(last) = fd.checked_sub(1) {
+        // SAFETY: takes integers; the child uses none of these.
+        unsafe { libc::syscall(libc::SYS_close_range, none, last, none) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, fd.saturating_add(1), libc::c_uint::MAX, none) };
+}
+
 /// Whether there is `close_range(2)`, tried on a descriptor that is marked already.
 pub(crate) fn has_close_range(fd: BorrowedFd<'_>) -> Result<()> {
     let fd = fd.as_raw_fd().cast_unsigned();

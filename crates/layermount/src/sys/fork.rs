@@ -184,3 +184,22 @@ pub(crate) fn reset_signals() {
     let restored = SigSet::empty().thread_set_mask();
     debug_assert!(restored.is_ok(), "an empty mask is always valid");
 }
+
+/// What a terminal stops its foreground programs by (Ctrl-Z), and those in the background.
+const STOPS: [libc::c_int; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// In a child for which its parent waits as `vfork(2)` has it: a parent that waits for a stopped child cannot be stopped itself, so
+/// that a shell would not get its terminal back. Async-signal-safe.
+pub(crate) fn ignore_stops() {
+    STOPS.into_iter().for_each(|signal| dispose(signal, libc::SIG_IGN));
+}
+
+/// The opposite of [`ignore_stops`], for the program that is going to be executed. Async-signal-safe.
+pub(crate) fn heed_stops() {
+    STOPS.into_iter().for_each(|signal| dispose(signal, libc::SIG_DFL));
+}
+
+fn dispose(signal: libc::c_int, disposition: libc::sighandler_t) {
+    // SAFETY: takes integers.
+    unsafe { libc::signal(signal, disposition) };
+}

@@ -5,10 +5,13 @@ use std::str::FromStr;
 use crate::error::{ErrorKind, Fault, Result};
 
 use super::UserNamespaceError;
+use super::proc::text;
 use super::ranges::{Granted, granted};
 
 /// As many as the kernel takes for one map: user_namespaces(7).
 const MAX_RANGES: usize = 340;
+/// As much text: less than one page, whatever the size of pages is.
+const MAX_TEXT: usize = 4095;
 
 /// Consecutive IDs: `inside`, `inside + 1`… are `outside`, `outside + 1`… in the namespace around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,8 +46,8 @@ impl IdMaps {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for what the kernel would refuse: no range or more than 340, an empty one, numbers beyond
-    /// 2^32 - 2, and ranges that overlap inside or outside.
+    /// [`ErrorKind::InvalidInput`] for what the kernel would refuse: no range, more than 340 or more than a page of text, an empty
+    /// one, numbers beyond 2^32 - 2, and ranges that overlap inside or outside.
     pub fn new(uids: Vec<IdRange>, gids: Vec<IdRange>) -> Result<Self> {
         check(&uids)?;
         check(&gids)?;
@@ -141,7 +144,7 @@ fn check(ranges: &[IdRange]) -> Result<(), UserNamespaceError> {
         range.count > 0 && ends(range.inside, range.count).is_some() && ends(range.outside, range.count).is_some()
     };
     let overlap = |a: u32, a_count: u32, b: u32, b_count: u32| a < b + b_count && b < a + a_count;
-    if ranges.is_empty() || ranges.len() > MAX_RANGES || !ranges.iter().all(sound) {
+    if ranges.is_empty() || ranges.len() > MAX_RANGES || text(ranges).len() > MAX_TEXT || !ranges.iter().all(sound) {
         return Err(UserNamespaceError::Ranges);
     }
     let apart = |a: &IdRange, b: &IdRange| {
@@ -155,9 +158,14 @@ fn check(ranges: &[IdRange]) -> Result<(), UserNamespaceError> {
 fn extended(own: &[IdRange], granted: &[(u32, u32)]) -> Vec<IdRange> {
     let mut map = own.to_vec();
     let mut inside = size(own);
+    let mut length = text(own).len();
     for &(outside, count) in granted.iter().take(MAX_RANGES - own.len()) {
         // 2^32 - 1 stands for "no ID".
         let count = count.min((u32::MAX - 1).saturating_sub(inside));
+        length += text(&[IdRange { inside, outside, count }]).len();
+        if length > MAX_TEXT {
+            break;
+        }
         if count > 0 {
             map.push(IdRange { inside, outside, count });
             inside += count;
@@ -229,6 +237,8 @@ mod tests {
             let error = IdMaps::new(ranges(bad), good.clone()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}");
         }
+        let long = ranges(&(0..340).map(|id| (id, 1_000_000 + 2 * id, 1)).collect::<Vec<_>>());
+        assert!(IdMaps::new(long, good.clone()).is_err(), "more than a page");
         assert!(IdMaps::new(ranges(&(0..341).map(|id| (id, id, 1)).collect::<Vec<_>>()), good).is_err());
     }
 
@@ -249,6 +259,9 @@ mod tests {
         let map = extended(&own, &[(100_000, 65536), (300_000, 10)]);
         assert_eq!(map, ranges(&[(0, 1000, 1), (1, 100_000, 65536), (65537, 300_000, 10)]));
         assert_eq!(extended(&own, &[]), own);
+        let many: Vec<_> = (0..400).map(|at| (100_000 + 10 * at, 5)).collect();
+        let map = extended(&own, &many);
+        assert!(map.len() > 200 && check(&map).is_ok(), "{}", map.len());
         let huge = extended(&own, &[(2000, u32::MAX - 2001)]);
         assert!(check(&huge).is_ok(), "{huge:?}");
     }

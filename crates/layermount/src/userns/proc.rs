@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Vec<IdRange> {
 }
 
 /// As `/proc/PID/uid_map` takes it.
-fn text(ranges: &[IdRange]) -> String {
+pub(super) fn text(ranges: &[IdRange]) -> String {
     let mut text = String::new();
     for IdRange { inside, outside, count } in ranges {
         // Writing to a string does not fail.

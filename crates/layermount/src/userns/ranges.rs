@@ -18,7 +18,11 @@ pub(crate) fn granted() -> Result<Granted, UserNamespaceError> {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     let user = user_name(uid);
-    let file = |path: &'static str| std::fs::read_to_string(path).unwrap_or_default();
+    // Whatever is in a line about somebody else, such as another encoding, is no reason to grant nothing.
+    let file = |path: &'static str| {
+        let text = std::fs::read(path).unwrap_or_default();
+        String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    };
     let ranges = |path, flags: &[&str], own| {
         let mut ranges = ranges_of(&file(path), user.as_deref(), uid);
         // Where another service than the files answers, subid(3) is the way to ask it.
