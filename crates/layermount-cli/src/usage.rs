@@ -77,7 +77,12 @@ fn failure(error: &clap::Error, typed: &Typed) -> Failure {
         // The last paragraph names an option only; the whole command can be copied.
         if !line.starts_with("For more information") {
             let line = line.trim_start_matches("tip: ");
-            hints.push(line.strip_prefix("Usage: ").map_or_else(|| line.to_owned(), |usage| format!("usage: {usage}")));
+            hints.push(match line.strip_prefix("Usage: ") {
+                Some(usage) => format!("usage: {usage}"),
+                // The other way to write it, below the first.
+                None if line.starts_with("layermount ") => format!("       {line}"),
+                None => line.to_owned(),
+            });
         }
     }
     hints.push(format!("see `{} --help`", typed.command));
@@ -118,6 +123,9 @@ mod tests {
         let hint = failure.hint.unwrap_or_default();
         assert!(hint.contains("'images'") && hint.contains("layermount run IMAGE"), "{hint}");
         assert!(hint.ends_with("see `layermount --help`"), "{hint}");
+        let hint = mistake("mount image").0.hint.unwrap_or_default();
+        let columns: Vec<_> = hint.lines().filter_map(|line| line.find("layermount mount [")).collect();
+        assert_eq!(columns, [7, 7], "{hint}");
         assert!(mistake("store lss").0.hint.unwrap_or_default().ends_with("see `layermount store --help`"));
     }
 }

@@ -1,7 +1,7 @@
 //! Which users there are inside: the user namespace that layermount itself moves into when it is not root's.
 //!
-//! `newuidmap` and `newgidmap` take a while to map ranges. They are started before the image is looked for, and waited for when it
-//! was found.
+//! `newuidmap` and `newgidmap` take a while to map ranges. They are started before the image is looked for, and waited for once it
+//! is found.
 
 use std::str::FromStr;
 

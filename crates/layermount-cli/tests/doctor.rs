@@ -47,7 +47,7 @@ impl Home {
     fn with_ranges() -> Option<Self> {
         let name = std::env::var("LAYERMOUNT_TEST_USER").unwrap_or_default();
         let Ok(Some(user)) = User::from_name(&name) else {
-            missing("userns", "LAYERMOUNT_TEST_USER does not name a user with ranges in /etc/subuid and /etc/subgid");
+            missing("user", "LAYERMOUNT_TEST_USER does not name a user with ranges in /etc/subuid and /etc/subgid");
             return None;
         };
         Self::of(user.uid.as_raw(), user.gid.as_raw())

@@ -28,8 +28,8 @@ pub struct LayerStack {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lacking {
-    /// Files whose users there are not: without ranges of subordinate IDs ([`IdMaps::granted`](crate::IdMaps::granted)) all
-    /// belong to root, and with them, those of IDs beyond the ranges to nobody (65534). These are no set-user-ID programs then.
+    /// Files of users who do not exist here. Without ranges of subordinate IDs ([`IdMaps::granted`](crate::IdMaps::granted)) all
+    /// belong to root. With them, those of IDs beyond the ranges belong to nobody (65534), and are no set-user-ID programs then.
     pub owners: u64,
     /// Devices, which only root in the initial user namespace can make.
     pub devices: u64,

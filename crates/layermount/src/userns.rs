@@ -79,7 +79,7 @@ struct Mapping {
 #[derive(Debug)]
 struct Holder {
     process: Process,
-    /// The end of this is the process's.
+    /// The writing end. The process reads from the other, and ends when this is closed.
     pipe: Option<OwnedFd>,
 }
 

@@ -51,9 +51,9 @@ pub(crate) enum Otherwise {
     NoRanges,
     /// `newuidmap` and `newgidmap` are nowhere.
     NoHelpers,
-    /// Nor are they set-user-ID.
+    /// They are there, and not set-user-ID.
     PowerlessHelpers,
-    /// And there is something of that name that cannot be executed.
+    /// What is there in their place cannot be executed.
     BrokenHelpers,
     /// Nobody may make user namespaces.
     NoNamespaces,

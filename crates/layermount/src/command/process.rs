@@ -16,11 +16,14 @@ use crate::sys::fork::Process;
 /// A program inside an image, started by [`RootMount::spawn`](crate::RootMount::spawn).
 ///
 /// Like [`std::process::Child`], it goes on running when this value is dropped, and stays a zombie until it is waited for.
+/// [`Store::prune`](crate::Store::prune) leaves its layers alone for as long as the value is there; afterwards it knows from the
+/// mount tables that they are in use.
 #[derive(Debug)]
 pub struct Child {
     process: Process,
     status: Option<ExitStatus>,
-    /// Nobody removes the layers or uses the upper in the meantime. The mount table says so too, where /proc shows it (`hidepid`).
+    /// Keeps layers from being removed and the upper from being used by others. The mount table says that they are in use, too, but
+    /// not where /proc hides it (`hidepid`).
     pub(super) holds: Option<Holds>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,

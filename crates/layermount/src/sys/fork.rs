@@ -124,10 +124,12 @@ fn old_clone(flags: libc::c_int, exit_signal: libc::c_int, body: &mut Body<'_>) 
     // Stored by the same call (Linux 5.2), so that there is no child of which we have no descriptor.
     let mut pidfd: RawFd = -1;
     #[cfg(target_arch = "s390x")]
-    // SAFETY: as above; a null stack means "the same one, copied". Here the stack comes first.
+    // SAFETY: without CLONE_VM the child works on a copy of the memory, and a null stack means "the same one, copied"; both sides
+    // return from here. On this machine the stack comes first.
     let pid = unsafe { libc::syscall(libc::SYS_clone, none, flags, &raw mut pidfd, none, none) };
     #[cfg(not(target_arch = "s390x"))]
-    // SAFETY: as above; a null stack means "the same one, copied".
+    // SAFETY: without CLONE_VM the child works on a copy of the memory, and a null stack means "the same one, copied"; both sides
+    // return from here.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) };
     match pid {
         0 => run_child(body),
