@@ -22,6 +22,10 @@ pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {
     if let Some(directory) = &args.dir {
         check_directory(directory)?;
     }
+    if args.writable && Upper::default().needs_disk() {
+        let message = "this kernel's tmpfs cannot hold all changes of an ordinary user (Linux 6.6 can)";
+        return Err(Failure::new(ErrorKind::Unsupported, message).with_hint("keep them in a directory: --upper DIR"));
+    }
     if args.command.is_empty() && UserNamespace::is_needed() {
         return Err(unseen(args));
     }

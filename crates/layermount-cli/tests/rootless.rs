@@ -132,9 +132,9 @@ fn what_an_ordinary_user_cannot_do_is_explained() {
         let says = [r#""kind":"permission_denied""#];
         home.fails(&["--log-format", "json", command, "--backing", "erofs", &home.image], code, &says);
     }
-    let roots = home.world.store();
-    World::output(&home.world, &["pull", &home.image]);
-    home.fails(&["--store", roots.to_str().unwrap(), "images"], 1, &["cannot use the store at", "hint: "]);
+    let roots = World::new();
+    roots.output(&["pull", &home.image]);
+    home.fails(&["--store", roots.store().to_str().unwrap(), "images"], 1, &["cannot use the store at", "hint: "]);
 }
 
 /// Root inside may mount an overlay, and no file.

@@ -109,6 +109,8 @@ pub(crate) enum StoreError {
     WritableByOthers { path: PathBuf, mode: u32 },
     #[error("anybody can put another store in place of this one: {} is open to all (mode {mode:04o})", path.display())]
     UnsafeParent { path: PathBuf, mode: u32 },
+    #[error("uid {owner} can put another store in place of this one: {} is theirs", path.display())]
+    ForeignParent { path: PathBuf, owner: u32 },
     #[error("layer {diff_id} is not in the store at {} in the form that this user mounts", store.display())]
     LayerGone { diff_id: String, store: PathBuf },
     #[error("{file} in the store is malformed")]
@@ -156,9 +158,10 @@ impl Fault for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoHome => ErrorKind::InvalidInput,
-            Self::ForeignOwner { .. } | Self::WritableByOthers { .. } | Self::UnsafeParent { .. } => {
-                ErrorKind::PermissionDenied
-            }
+            Self::ForeignOwner { .. }
+            | Self::WritableByOthers { .. }
+            | Self::UnsafeParent { .. }
+            | Self::ForeignParent { .. } => ErrorKind::PermissionDenied,
             Self::LayerGone { .. } | Self::NotInArchive { .. } | Self::NoBlob { .. } | Self::NoSuchLayer { .. } => {
                 ErrorKind::BlobNotFound
             }
@@ -187,7 +190,9 @@ impl Fault for StoreError {
             Self::IndexTooLarge { limit } => return Some(Limit::IndexBytes.hint(*limit)),
             Self::CopiesTooLarge { limit, .. } => return Some(Limit::ExpansionRatio.hint(*limit)),
             Self::NoHome => "name a store with --store DIR or LAYERMOUNT_STORE",
-            Self::ForeignOwner { .. } => "use a store of your own (--store DIR or LAYERMOUNT_STORE)",
+            Self::ForeignOwner { .. } | Self::ForeignParent { .. } => {
+                "use a store of your own, in a place of your own (--store DIR or LAYERMOUNT_STORE)"
+            }
             Self::WritableByOthers { .. } => {
                 "layers run as programs: take the others' write permission away (chmod go-w)"
             }

@@ -1,5 +1,6 @@
 //! `--userns`.
 
+use crate::world::World;
 use crate::world::person::{Home, Otherwise, owner};
 
 #[test]
@@ -82,5 +83,11 @@ fn the_hosts_users_are_roots() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("root runs programs with the host's users") && said.contains("hint: "), "{said}");
     }
-    assert_eq!(home.world.output(&["run", "--userns", "host", &image, "busybox id -u"]), "0\n");
+    // In a place of root's own: whoever owns the directory above a store could put another in its place.
+    let roots = World::new();
+    assert_eq!(roots.output(&["run", "--userns", "host", &image, "busybox id -u"]), "0\n");
+    let output = home.world.layermount().args(["run", &image, "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("can put another store in place of this one") && said.contains("hint: "), "{said}");
 }

@@ -63,6 +63,7 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::TooManyGroups => format!("the image puts user {what:?} into more than {MAX_GROUPS} groups"),
         Stage::Home => format!("the home directory of user {what:?} is not usable"),
         Stage::WorkingDirectory => format!("cannot use the working directory {what}"),
+        Stage::Groups | Stage::Credentials if what.is_empty() => "cannot become the image's root".to_owned(),
         Stage::Groups | Stage::Credentials => format!("cannot become user {what:?}"),
         Stage::Parent => "the parent process has ended".to_owned(),
         Stage::Preserve => "a descriptor to be preserved is not open".to_owned(),
@@ -125,8 +126,8 @@ impl Fault for LaunchError {
                     .to_owned()
             }
             (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
-                "there is no such user inside: without ranges in /etc/subuid and /etc/subgid there is only root, mapped \
-                 to yourself (run as user 0, or as root outside)"
+                "the user namespace has no such user: without ranges in /etc/subuid and /etc/subgid there is only root \
+                 (run as user 0), and with them as many as they have"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

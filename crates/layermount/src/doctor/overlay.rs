@@ -73,9 +73,9 @@ fn opaque_directories(caller: &Caller, kernel: Option<Kernel>) -> Outcome {
             Shortcoming::of(
                 Weight::Impairs,
                 &refusal.error,
-                "programs that remove a directory of the image cannot make it again in a temporary upper",
+                "what a program changes lies on the store's disk instead of in memory",
             )
-            .with_remedy("Linux 6.6 (CONFIG_TMPFS_XATTR), or run --upper DIR, with DIR on a disk"),
+            .with_remedy("Linux 6.6 (CONFIG_TMPFS_XATTR)"),
         ),
     }
 }
@@ -96,9 +96,9 @@ fn tmpfs_xattrs(caller: &Caller) -> Outcome {
             Shortcoming::new(
                 Weight::Impairs,
                 "setting user.* on tmpfs fails",
-                "a temporary upper holds neither opaque directories nor extended attributes of users",
+                "what a program changes lies on the store's disk instead of in memory",
             )
-            .with_remedy("Linux 6.6 (CONFIG_TMPFS_XATTR), or run --upper DIR, with DIR on a disk"),
+            .with_remedy("Linux 6.6 (CONFIG_TMPFS_XATTR)"),
         ),
     }
 }

@@ -122,6 +122,10 @@ fn replace(root: &StoreRoot, part: Part, name: &str, document: &impl Serialize) 
 /// The image that a name stands for.
 pub(super) fn by_name(root: &StoreRoot, name: &str, platform: &Platform) -> Result<Option<StoredImage>> {
     let Some(record) = read::<NameRecord>(root, Part::Names, &name_file(name, platform))? else { return Ok(None) };
+    if record.name != name || record.platform != platform.to_string() {
+        // Another name's file in the place of this one's.
+        return Ok(None);
+    }
     let Some(text) = read_text(root, Part::Images, &image_file(&record.id))? else { return Ok(None) };
     let brief = record.brief.and_then(|brief| serde_json::from_str::<Brief>(brief.get()).ok());
     let image = match brief {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::caller::in_initial_user_namespace;
 use crate::error::{Result, SyscallContext, SyscallError};
 
 use super::StoreError;
@@ -157,15 +158,22 @@ pub(super) fn check_owner(directory: &OwnedFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that not everybody can put another directory in the store's place, such as an old one of the same user's. In a sticky
-/// directory (`/tmp`) nobody can, once it is there. Whoever owns a parent, and its group if that may write, can, and is trusted.
+/// Checks that no other user can put another directory in the store's place, such as an old one of the same user's, or a link to
+/// one. In a sticky directory (`/tmp`) nobody can, once it is there. A parent's group, if that may write, can, and is trusted: many
+/// users are alone in theirs.
 fn check_parents(path: &Path) -> Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    // In a user namespace, the host's root is nobody, as is everybody else who is not mapped.
+    let tells_owners = in_initial_user_namespace();
     for parent in path.ancestors().skip(1) {
         // What may not even be looked at may not be written to either.
         let Ok(stat) = rustix::fs::stat(parent) else { continue };
         let mode = stat.st_mode & 0o7777;
         if mode & 0o1002 == 0o0002 {
             return Err(StoreError::UnsafeParent { path: parent.to_owned(), mode }.into());
+        }
+        if tells_owners && stat.st_uid != 0 && stat.st_uid != user {
+            return Err(StoreError::ForeignParent { path: parent.to_owned(), owner: stat.st_uid }.into());
         }
     }
     Ok(())
