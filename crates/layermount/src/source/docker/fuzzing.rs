@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::de::DeserializeOwned;
 
@@ -49,16 +49,10 @@ fn read<T: DeserializeOwned>(document: Option<&[u8]>) -> Option<T> {
 
 /// The answer to the first question, and to every other.
 fn http(answer: &[u8]) {
-    static SOCKET: OnceLock<(UnixListener, PathBuf)> = OnceLock::new();
-    let (listener, path) = SOCKET.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("layermount-fuzz-{}.sock", std::process::id()));
-        let listener = UnixListener::bind(&path).expect("a socket can be bound");
-        listener.set_nonblocking(false).expect("it is a socket");
-        (listener, path)
-    });
-    // One at a time: tests run in threads.
-    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("layermount-fuzz-{}-{count}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("a socket can be bound");
     let endpoint = Endpoint::Unix(path.clone());
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -70,4 +64,5 @@ fn http(answer: &[u8]) {
             assert_printable(&error.into());
         }
     });
+    std::fs::remove_file(path).expect("it is there");
 }
