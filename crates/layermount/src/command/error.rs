@@ -126,8 +126,8 @@ impl Fault for LaunchError {
                     .to_owned()
             }
             (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
-                "the user namespace has no such user: without ranges in /etc/subuid and /etc/subgid there is only root \
-                 (run as user 0), and with them as many as they have"
+                "the user namespace has no such user: without ranges in /etc/subuid and /etc/subgid, root alone is mapped \
+                 (user 0), and with them as many as they have"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

@@ -197,7 +197,8 @@ fn push_files(
 /// A file of the host that may be missing; up to 256 KiB of it.
 fn read(path: &str) -> Vec<u8> {
     use std::io::Read as _;
-    let mut contents = Vec::new();
+    // Most are read in two calls then.
+    let mut contents = Vec::with_capacity(4096);
     if let Ok(file) = std::fs::File::open(path) {
         // What cannot be read is as good as missing.
         let _ = file.take(256 << 10).read_to_end(&mut contents);
