@@ -16,7 +16,7 @@ mod target;
 pub(crate) use apart::{Refused, run_in_private_namespace, try_in_child};
 pub(crate) use failure::{Failure, ScriptError};
 pub(crate) use run::{Files, set_attributes, write_all};
-pub(crate) use target::{exists, make_directories};
+pub(crate) use target::{exists, make_directories, open_in_root};
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;

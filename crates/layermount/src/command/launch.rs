@@ -5,11 +5,11 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
-use crate::script::{Failure, exists, make_directories};
+use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
 
 type Result<T, E = Errno> = std::result::Result<T, E>;
@@ -239,9 +239,8 @@ impl Launch {
 /// Reads a file of the image that may be anything: a fifo, a device, a link, endless.
 fn read_database(path: &CStr, buffer: &mut [u8]) -> Result<usize> {
     let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = fs::openat2(root, path, flags, Mode::empty(), resolve)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open_in_root(root.as_fd(), path, flags)?;
     let stat = fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);

@@ -111,8 +111,23 @@ fn follow<'a>(
 }
 
 fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    open_in_root(root, path, OFlags::PATH | flags)
+}
+
+/// Opens something inside `root`, links followed in it, but no magic ones. Async-signal-safe.
+///
+/// On the way through `..` the kernel answers `EAGAIN` when anything was renamed or mounted on the machine meanwhile, because it
+/// cannot tell then whether the path has left the root (openat2(2)).
+pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    const ATTEMPTS: usize = 1000;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), resolve)
+    let mut attempts = 1;
+    loop {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if attempts < ATTEMPTS => attempts += 1,
+            opened => return opened,
+        }
+    }
 }
 
 /// Whether a path exists, links followed. Async-signal-safe.
@@ -194,5 +209,30 @@ mod tests {
         assert_eq!(open(&root, c"circle", TargetKind::File), Err(Errno::LOOP));
         let beside: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         assert_eq!(beside.len(), 1, "nothing was made outside: {beside:?}");
+    }
+
+    /// Renames anywhere on the machine have the kernel say `EAGAIN`.
+    #[test]
+    fn a_busy_machine_keeps_nobody_from_a_target() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        open(&root, c"/a/b", TargetKind::Directory).unwrap();
+        open(&root, c"/a/f", TargetKind::File).unwrap();
+        symlink("../a/../a/b/../f", root.join("a/link")).unwrap();
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        std::fs::create_dir(&one).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::rename(&one, &other).unwrap();
+                    fs::rename(&other, &one).unwrap();
+                }
+            });
+            let opened: Vec<_> = (0..20_000).map(|_| open(&root, c"a/link", TargetKind::File)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(opened.iter().all(Result::is_ok), "{:?}", opened.iter().find(|result| result.is_err()));
+        });
     }
 }
