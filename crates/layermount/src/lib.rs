@@ -31,6 +31,7 @@
 //!
 //! What it uses of the kernel, since when, and what happens without it stands in the `README`.
 
+mod at_once;
 mod caller;
 mod command;
 mod decode;

@@ -175,12 +175,14 @@ fn prune_some(root: &StoreRoot, shelf: &Shelf, names: &[(String, Need)], pruned:
         }
         Ok(())
     };
-    let taken = take_all();
-    match stage.remove() {
+    let taken: Result<()> = take_all();
+    let removed = stage.remove();
+    taken?;
+    match removed {
         Err(error) if is_for_others(&error) => pruned.to_be_swept = true,
         removed => removed?,
     }
-    taken
+    Ok(())
 }
 
 /// Removes what processes have left behind that died in the middle of something.

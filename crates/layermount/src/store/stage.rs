@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::at_once::at_once;
 use crate::caller::Caller;
 use crate::error::{Error, ErrorKind, Result, SyscallContext, SyscallError};
 use crate::unpack::remove_tree;
@@ -117,7 +117,7 @@ fn remove_at_once(directory: BorrowedFd<'_>, names: Vec<String>) -> Result<()> {
     if names.len() < 2 {
         return Ok(());
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(names.len());
+    let most = names.len();
     let queue = Mutex::new(names.into_iter());
     let next = || queue.lock().ok()?.next();
     let remove = || {
@@ -126,16 +126,7 @@ fn remove_at_once(directory: BorrowedFd<'_>, names: Vec<String>) -> Result<()> {
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        // Where no more threads are to be had, this one does the work.
-        let others: Vec<_> =
-            (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, remove).ok()).collect();
-        // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
-        others.into_iter().fold(remove(), |removed, thread| match thread.join() {
-            Ok(others) => removed.and(others),
-            Err(panic) => resume_unwind(panic),
-        })
-    })
+    at_once(most, remove).into_iter().collect()
 }
 
 /// What became of the stages of processes that are gone.

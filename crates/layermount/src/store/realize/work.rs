@@ -2,11 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read};
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::ScopedJoinHandle;
 
+use crate::at_once::at_once;
 use crate::caller::Caller;
 use crate::decode::{DecodeLimits, Decoded, decode};
 use crate::digest::DiffId;
@@ -139,7 +138,7 @@ impl<'a> Work<'a> {
     fn make_from_blobs(&self, shelf: &Shelf, blobs: &dyn Blobs, mut missing: Vec<&Layer>) -> Result<()> {
         // The largest first: at the end it would keep one processor busy while the others have nothing left to do.
         missing.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.as_ref().map_or(0, Descriptor::size)));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let most = missing.len();
         let queue = Mutex::new(missing.into_iter());
         let next = || queue.lock().ok()?.next();
         let failure: Mutex<Option<Error>> = Mutex::new(None);
@@ -158,18 +157,8 @@ impl<'a> Work<'a> {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            // Where no more threads are to be had, this one does the work.
-            let others: Vec<_> =
-                (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok()).collect();
-            worker();
-            // The scope's end waits for closures to return, a join for threads to be gone: `pivot` counts threads.
-            let ended: Vec<_> = others.into_iter().map(ScopedJoinHandle::join).collect();
-            // The caller's own code, which opens and reads blobs, may panic in any of them.
-            if let Some(panic) = ended.into_iter().find_map(std::thread::Result::err) {
-                resume_unwind(panic);
-            }
-        });
+        // The caller's own code, which opens and reads blobs, may panic in any of them.
+        at_once(most, worker);
         match failure.into_inner() {
             Ok(Some(error)) => Err(error),
             _ => Ok(()),
