@@ -18,10 +18,10 @@
 //! what does not work.
 
 mod engine;
-mod helpers;
 mod identity;
 mod kernel;
 mod namespace;
+mod newuidmap;
 mod overlay;
 mod probe;
 mod store;

@@ -18,8 +18,8 @@
 //! which the process goes on. Sources: user_namespaces(7), newuidmap(1), subuid(5).
 
 mod error;
-mod helper;
 mod maps;
+mod newuidmap;
 pub(crate) mod nobody;
 mod obstacle;
 mod proc;
@@ -43,7 +43,7 @@ use crate::enter::check_single_threaded;
 use crate::error::{Result, SyscallContext};
 use crate::sys::exec;
 use crate::sys::fork::{self, Process};
-use helper::Helpers;
+use newuidmap::Helpers;
 
 /// A user namespace that is being made, to be entered by the process that makes it.
 ///

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
 
 mod backings;
+mod engine;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backings::{each, entries_of_files, read, stacked};
+use engine::Engine;
 use layermount::store::{Backing, LayerEvent, Progress, PruneOptions, RealizeOptions};
 use layermount::{
     Blobs, Content, Descriptor, ErrorKind, Image, ImageParts, Layer, LayerStack, OciLayouts, Platform, Source, Store,
@@ -437,20 +439,6 @@ fn making_anew_may_be_interrupted() {
         world.store().prune(&PruneOptions::default()).unwrap();
         assert_eq!(world.stages(), 0);
     });
-}
-
-/// An engine that streams an archive of a whole image.
-#[derive(Debug)]
-struct Engine(Vec<u8>);
-
-impl layermount::ImageArchive for Engine {
-    fn open(&self) -> layermount::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(std::io::Cursor::new(self.0.clone())))
-    }
-
-    fn describe(&self) -> String {
-        "a test engine".into()
-    }
 }
 
 /// Out of an archive, a layer that others take cannot be made alone.

@@ -4,12 +4,13 @@
 
 mod archives;
 mod backings;
+mod engine;
 
-use std::io::Read;
 use std::path::Path;
 
 use archives::built;
 use backings::{each, files_can_be_mounted};
+use engine::Engine;
 use layermount::store::{Backing, RealizeOptions};
 use layermount::{ErrorKind, Image, Limit, Limits, OciLayouts, Platform, Source, Store};
 use layermount_fixtures::{Built, Compression, Layout};
@@ -209,16 +210,6 @@ fn sparse_files() {
 #[test]
 fn streams_of_engines_are_limited_too() {
     each(|backing| {
-        #[derive(Debug)]
-        struct Engine(Vec<u8>);
-        impl layermount::ImageArchive for Engine {
-            fn open(&self) -> layermount::Result<Box<dyn Read + Send>> {
-                Ok(Box::new(std::io::Cursor::new(self.0.clone())))
-            }
-            fn describe(&self) -> String {
-                "a test engine".into()
-            }
-        }
         let built = file("a/b/c", &[], b"");
         let mut archive = Vec::new();
         layermount_fixtures::write_docker_archive(

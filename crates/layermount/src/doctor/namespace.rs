@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::mount::MountAttrFlags;
 
-use super::helpers;
+use super::newuidmap;
 use super::probe::{Outcome, Probe, Shortcoming, Subject, Weight};
 use crate::caller::Caller;
 use crate::error::Result;
@@ -73,7 +73,7 @@ pub(super) fn probes(caller: &Caller, probes: &mut Vec<Probe>) -> Option<MappedN
             let shortcoming = Shortcoming::of(Weight::Impairs, &error, consequence);
             add(
                 Subject::IdMaps,
-                Outcome::Fails(match helpers::remedy(&error) {
+                Outcome::Fails(match newuidmap::remedy(&error) {
                     Some(remedy) => shortcoming.with_remedy(remedy),
                     None => shortcoming,
                 }),

@@ -1,6 +1,6 @@
 //! An archive as this crate sees it.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 
 use crate::error::Result;
@@ -23,21 +23,26 @@ pub(super) fn read(archive: impl Read) -> Result<Vec<Seen>> {
     let mut start = 0;
     while let Some(entry) = archive.next()? {
         let end = archive.offset() as usize;
-        let mut data = Vec::new();
-        loop {
-            let piece = archive.data()?;
-            if piece.is_empty() {
-                break;
-            }
-            let count = piece.len();
-            data.extend_from_slice(piece);
-            archive.consume(count);
-        }
+        let data = data_of(&mut archive)?;
         let headers = start..end;
         start = end + data.len().next_multiple_of(BLOCK);
         seen.push(Seen { entry, data, headers });
     }
     Ok(seen)
+}
+
+/// The data of the entry at hand.
+pub(super) fn data_of(archive: &mut Archive<impl BufRead>) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
+    loop {
+        let piece = archive.data()?;
+        if piece.is_empty() {
+            return Ok(data);
+        }
+        let count = piece.len();
+        data.extend_from_slice(piece);
+        archive.consume(count);
+    }
 }
 
 /// The headers of one entry, taken apart without judging them.

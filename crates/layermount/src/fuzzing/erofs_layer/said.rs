@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 
 use super::super::memory::range_of;
+use super::super::seen::data_of;
 use crate::erofs::Packed;
 use crate::erofs::listing::{Listing, Shown};
 use crate::erofs::reader::{Extent, Kind as ShownKind, Place};
@@ -72,17 +73,7 @@ impl Said {
                 }
                 Some(Put::Directory(_) | Put::Nothing { .. }) | None => {}
             }
-            let mut data = Vec::new();
-            loop {
-                let piece = archive.data()?;
-                if piece.is_empty() {
-                    break;
-                }
-                let count = piece.len();
-                data.extend_from_slice(piece);
-                archive.consume(count);
-            }
-            entries.push((entry, data));
+            entries.push((entry, data_of(&mut archive)?));
         }
         let meaning = fold.finish()?;
         let path = |node: NodeId| fold.path(node).join(&b'/');
