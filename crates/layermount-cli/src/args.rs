@@ -4,9 +4,11 @@
 //! before anything is opened.
 
 mod run;
+mod security;
 mod value;
 
 pub(crate) use run::{Network, RunArgs, Sharing};
+pub(crate) use security::SecurityOption;
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
+mod confine;
 mod error;
 mod inner;
 mod launch;
@@ -16,13 +17,21 @@ use std::ops::BitOr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::capabilities::Capabilities;
 use crate::enter::{Access, Furnish};
 use crate::image::{Image, Platform};
+#[cfg(feature = "seccomp")]
+use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
 
 /// A program to be run inside an image, and how.
 ///
 /// Nothing is taken over from the calling process but the standard streams: not its environment, not its descriptors.
+///
+/// A program that is [spawned](crate::RootMount::spawn) is taken for a stranger's, and confined as Docker confines a container's:
+/// [`Capabilities::CONTAINER`], the default [`Seccomp`](crate::Seccomp) filter, a session keyring of its own, and, by the default
+/// [`Furnish`], the parts of `/proc` and `/sys` that no namespace divides covered or read-only. A process that
+/// [becomes](crate::Entered::exec) a program has moved in by itself, and keeps what it has of all that unless it asks for something else.
 #[derive(Debug)]
 pub struct Command {
     entrypoint: Vec<OsString>,
@@ -35,6 +44,11 @@ pub struct Command {
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
     die_with_parent: bool,
+    capabilities: Option<Capabilities>,
+    no_new_privileges: bool,
+    new_session_keyring: Option<bool>,
+    #[cfg(feature = "seccomp")]
+    seccomp: Option<Seccomp>,
     platform: Option<Platform>,
     entering: Entering,
 }
@@ -62,6 +76,11 @@ impl Command {
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
             die_with_parent: false,
+            capabilities: None,
+            no_new_privileges: false,
+            new_session_keyring: None,
+            #[cfg(feature = "seccomp")]
+            seccomp: None,
             platform: None,
             entering: Entering::default(),
         }
@@ -214,6 +233,53 @@ impl Command {
     /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// The capabilities that the program can ever have, as far as the caller has them: the bounding set is reduced to them. They are
+    /// in effect for user 0 alone, as after any change of user; nothing is inheritable or ambient. In a user namespace, they
+    /// mean what that owns.
+    ///
+    /// `Capabilities::ALL` keeps what the caller has.
+    pub fn capabilities(&mut self, capabilities: Capabilities) -> &mut Self {
+        self.capabilities = Some(capabilities);
+        self
+    }
+
+    /// Whether set-user-ID programs and files' capabilities give nothing any more: `PR_SET_NO_NEW_PRIVS`.
+    pub fn no_new_privileges(&mut self, on: bool) -> &mut Self {
+        self.no_new_privileges = on;
+        self
+    }
+
+    /// Which system calls the program may make. A process without `CAP_SYS_ADMIN` in its user namespace can restrict itself only together with
+    /// [`Command::no_new_privileges`].
+    ///
+    /// Rules that depend on capabilities are decided by [`Command::capabilities`]. Of what layermount does, the filter has to allow
+    /// `capset` and `execve`.
+    #[cfg(feature = "seccomp")]
+    pub fn seccomp(&mut self, seccomp: Seccomp) -> &mut Self {
+        self.seccomp = Some(seccomp);
+        self
+    }
+
+    /// Whether the program gets a session keyring of its own, empty, in place of the caller's: session-keyring(7). Where the kernel has
+    /// none, or forbids it, nothing is done.
+    pub fn new_session_keyring(&mut self, on: bool) -> &mut Self {
+        self.new_session_keyring = Some(on);
+        self
+    }
+
+    /// All that the caller may: every capability that it has, every system call, [`Furnish::privileged`]. As root that is the whole
+    /// machine.
+    pub fn privileged(&mut self) -> &mut Self {
+        self.capabilities = Some(Capabilities::ALL);
+        #[cfg(feature = "seccomp")]
+        {
+            self.seccomp = Some(Seccomp::unconfined());
+        }
+        let furnish = self.entering.furnish.take().unwrap_or_default();
+        self.entering.furnish = Some(furnish.privileged());
         self
     }
 

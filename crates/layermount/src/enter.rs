@@ -1,10 +1,12 @@
 //! From a mounted tree to being inside of it: [`RootMount::pivot`] → [`Entered`].
 
+mod devices;
 mod furnish;
+mod masks;
 pub(crate) mod steps;
 
 pub(crate) use furnish::Bind;
-pub use furnish::{Access, Furnish};
+pub use furnish::{Access, Devices, Furnish};
 
 use std::borrow::BorrowMut;
 use std::path::PathBuf;
@@ -82,7 +84,7 @@ impl RootMount {
         script.doing("make the mount namespace private").push(Step::MakePrivate);
         let prepared = push_prepare(script, furnish, around)?;
         let root = self.push_mount(script)?;
-        push_enter(script, root, prepared, self.is_read_only());
+        push_enter(script, root, furnish, prepared, self.is_read_only());
         Ok(())
     }
 }

@@ -33,6 +33,7 @@
 
 mod at_once;
 mod caller;
+mod capabilities;
 mod command;
 mod decode;
 mod digest;
@@ -51,6 +52,8 @@ mod mountinfo;
 mod overlay;
 mod reference;
 mod script;
+#[cfg(feature = "seccomp")]
+mod seccomp;
 mod source;
 mod stack;
 pub mod store;
@@ -58,9 +61,10 @@ mod sys;
 mod unpack;
 mod userns;
 
+pub use capabilities::{Capabilities, ParseCapabilitiesError};
 pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
-pub use enter::{Access, Entered, Furnish};
+pub use enter::{Access, Devices, Entered, Furnish};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{
     Blobs, Config, Content, Descriptor, HistoryEntry, Image, ImageArchive, ImageParts, Layer, Located, MediaType,
@@ -71,6 +75,8 @@ pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
+#[cfg(feature = "seccomp")]
+pub use seccomp::Seccomp;
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};
 pub use stack::{Flattened, Lacking, LayerStack, StackedLayer};
 pub use store::Store;

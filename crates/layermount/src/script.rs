@@ -65,6 +65,16 @@ pub(crate) enum TargetKind {
     File,
 }
 
+/// A device node of the host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Device {
+    /// With the type.
+    pub(crate) mode: u32,
+    pub(crate) rdev: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// About one system call each.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
@@ -135,6 +145,10 @@ pub(crate) enum Step<'a> {
         mount: At<'a>,
         recursive: bool,
     },
+    /// Device nodes in this mount can be opened by nobody.
+    SetNoDevices {
+        mount: At<'a>,
+    },
     /// Opens a directory that must be one, not a link to one, anywhere on the path.
     OpenDirectory {
         at: At<'a>,
@@ -176,10 +190,27 @@ pub(crate) enum Step<'a> {
         major: u32,
         minor: u32,
     },
+    MakeDevice {
+        at: At<'a>,
+        path: CString,
+        device: Device,
+    },
     MakeFile {
         at: At<'a>,
         path: CString,
         contents: Vec<u8>,
+    },
+    /// Hides what is at a path, if something is: a directory below a copy of the mount `empty`, anything else below the host's
+    /// `/dev/null`, as long as that is the root directory's.
+    Cover {
+        at: At<'a>,
+        path: CString,
+        empty: At<'a>,
+    },
+    /// Makes what is at a path, if something is, and all that is mounted below it, read-only.
+    Protect {
+        at: At<'a>,
+        path: CString,
     },
     SetAttributes {
         of: Slot,

@@ -4,6 +4,7 @@
 //! `execve` is async-signal-safe and allocates nothing; the functions that may be called there say so.
 #![allow(unsafe_code, reason = "the one place for it; each block states why it is sound")]
 
+pub(crate) mod confine;
 pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod lease;

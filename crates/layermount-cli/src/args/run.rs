@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::value::{absolute_path, network};
 use crate::users::Users;
 
+use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
 const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
@@ -73,6 +74,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) making: Making,
+
+    #[command(flatten)]
+    pub(crate) security: Security,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

@@ -38,6 +38,9 @@ pub(crate) enum CommandError {
     },
     #[error("the child process ended before it became the program ({status})")]
     Died { status: std::process::ExitStatus },
+    #[cfg(feature = "seccomp")]
+    #[error("cannot make the seccomp filter")]
+    Seccomp(#[source] crate::seccomp::SeccompError),
     #[error(transparent)]
     Launch(Box<LaunchError>),
 }
@@ -65,6 +68,10 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::WorkingDirectory => format!("cannot use the working directory {what}"),
         Stage::Groups | Stage::Credentials if what.is_empty() => "cannot become the image's root".to_owned(),
         Stage::Groups | Stage::Credentials => format!("cannot become user {what:?}"),
+        Stage::Keyring => "cannot give the program a session keyring of its own".to_owned(),
+        Stage::NoNewPrivileges => "cannot keep the program from gaining privileges".to_owned(),
+        Stage::Capabilities => "cannot reduce the program's capabilities".to_owned(),
+        Stage::Seccomp => "cannot restrict the program's system calls".to_owned(),
         Stage::Parent => "the parent process has ended".to_owned(),
         Stage::Preserve => "a descriptor to be preserved is not open".to_owned(),
         Stage::ProgramNotFound => format!("program {what:?} not found in the image"),
@@ -87,6 +94,8 @@ impl Fault for CommandError {
             Self::Clone { user_namespace: true, .. } => ErrorKind::PermissionDenied,
             Self::Clone { cause, .. } => cause.kind(),
             Self::Died { .. } => ErrorKind::Os,
+            #[cfg(feature = "seccomp")]
+            Self::Seccomp(cause) => cause.kind(),
             Self::Launch(error) => error.kind(),
         }
     }
@@ -98,6 +107,8 @@ impl Fault for CommandError {
             Self::Clone { cause, .. } if cause.errno() == Errno::AGAIN => {
                 "too many processes: look at `ulimit -u` and the pids limit of the cgroup".to_owned()
             }
+            #[cfg(feature = "seccomp")]
+            Self::Seccomp(cause) => return cause.hint(),
             Self::Launch(error) => return error.hint(),
             Self::TooLate { .. } => "give it to pivot_with, or spawn the command".to_owned(),
             _ => return None,
@@ -128,6 +139,16 @@ impl Fault for LaunchError {
             (Stage::Groups | Stage::Credentials, Some(Errno::INVAL | Errno::PERM)) => {
                 "the user namespace has no such user: without ranges in /etc/subuid and /etc/subgid, root alone is mapped \
                  (user 0), and with them as many as they have"
+                    .to_owned()
+            }
+            (Stage::Keyring, Some(Errno::DQUOT)) => {
+                "the user has too many keys: look at /proc/key-users and the sysctls kernel.keys.*".to_owned()
+            }
+            (Stage::Seccomp, Some(Errno::ACCESS)) => {
+                "without CAP_SYS_ADMIN, only together with no_new_privs".to_owned()
+            }
+            (Stage::Seccomp, Some(Errno::INVAL | Errno::NOSYS)) => {
+                "this kernel is built without seccomp filters, or a filter around hides them; do without (unconfined)"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

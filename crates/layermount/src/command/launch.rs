@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use super::confine::Confinement;
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
@@ -37,6 +38,7 @@ pub(super) struct Launch {
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
     pub(super) die_with_parent: bool,
+    pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
     pub(super) single_user: bool,
     /// Of `MAX_DATABASE` bytes.
@@ -56,8 +58,12 @@ pub(super) enum Stage {
     TooManyGroups,
     Home,
     WorkingDirectory,
+    Keyring,
+    NoNewPrivileges,
     Groups,
     Credentials,
+    Capabilities,
+    Seccomp,
     Parent,
     Preserve,
     ProgramNotFound,
@@ -79,8 +85,12 @@ impl Stage {
             TooManyGroups,
             Home,
             WorkingDirectory,
+            Keyring,
+            NoNewPrivileges,
             Groups,
             Credentials,
+            Capabilities,
+            Seccomp,
             Parent,
             Preserve,
             ProgramNotFound,
@@ -96,13 +106,13 @@ impl Stage {
         Failure::new(self as u32, errno)
     }
 
-    fn failed(self, errno: Errno) -> Stopped {
+    pub(super) fn failed(self, errno: Errno) -> Stopped {
         Stopped { stage: self, errno }
     }
 }
 
 /// Where and why it ended.
-struct Stopped {
+pub(super) struct Stopped {
     stage: Stage,
     errno: Errno,
 }
@@ -132,6 +142,7 @@ impl Launch {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
+        self.confinement.begin(identity.uid.is_root())?;
         self.become_user(&identity)?;
         if self.die_with_parent {
             // After the change of user, which would clear it.
@@ -150,7 +161,8 @@ impl Launch {
             // A child has done so at its beginning.
             fork::reset_signals();
         }
-        Ok(())
+        // Behind the report, which a filter might refuse.
+        self.confinement.finish(identity.uid.is_root())
     }
 
     fn execute(&self) -> Stopped {

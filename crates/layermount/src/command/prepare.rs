@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
 use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
 use super::user::UserSpec;
@@ -55,13 +56,13 @@ impl Command {
         if self.streams.iter().any(|stream| matches!(stream.0, Stream::Piped)) {
             return Err(CommandError::TooLate { what: "a pipe to a parent" });
         }
-        let (mut launch, _) = self.launch(single_user)?;
+        let (mut launch, _) = self.launch(Launching::Exec, single_user)?;
         let failure = launch.run(None);
         Err(self.explain(&failure))
     }
 
     /// Checks everything, looks nothing up inside the image, and opens the streams.
-    pub(super) fn launch(&mut self, single_user: bool) -> Result<(Launch, Pipes), CommandError> {
+    pub(super) fn launch(&mut self, launching: Launching, single_user: bool) -> Result<(Launch, Pipes), CommandError> {
         let words: Vec<_> = self.entrypoint.iter().chain(&self.arguments).collect();
         let program = words.first().filter(|program| !program.is_empty()).ok_or(CommandError::NoProgram)?;
         let path = self.variable("PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
@@ -70,6 +71,7 @@ impl Command {
         let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
         let environment = Strings::new(self.environment()?, HOME_ROOM);
+        let confinement = self.confinement(launching)?;
         let wants_home = self.variable("HOME").is_none();
         let mut pipes = Pipes::default();
         let [stdin, stdout, stderr] =
@@ -90,6 +92,7 @@ impl Command {
             streams: [stdin, stdout, stderr],
             preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
             die_with_parent: self.die_with_parent,
+            confinement,
             single_user,
             database: vec![0; MAX_DATABASE],
             groups: Vec::with_capacity(MAX_GROUPS),
@@ -135,6 +138,10 @@ impl Command {
             Stage::Groups => (self.user.clone(), "setgroups"),
             Stage::Credentials => (self.user.clone(), "setresuid"),
             Stage::WorkingDirectory => (self.directory.display().to_string(), "openat2"),
+            Stage::Keyring => ("KEYCTL_JOIN_SESSION_KEYRING".to_owned(), "keyctl"),
+            Stage::NoNewPrivileges => ("PR_SET_NO_NEW_PRIVS".to_owned(), "prctl"),
+            Stage::Capabilities => (String::new(), "capset"),
+            Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),
             Stage::Parent => (String::new(), "prctl"),
             Stage::Preserve => (String::new(), "fcntl"),
             Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
@@ -258,7 +265,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Command)| {
             let mut command = Command::new("x");
             change(&mut command);
-            Error::from(command.launch(false).unwrap_err()).kind()
+            Error::from(command.launch(Launching::Spawn, false).unwrap_err()).kind()
         };
         use crate::ErrorKind::InvalidInput;
         assert_eq!(

@@ -18,6 +18,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::confine::Launching;
 use super::error::CommandError;
 use super::inner::Inner;
 use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
@@ -46,7 +47,7 @@ impl RootMount {
     }
 
     fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
-        let mut prepared = command.launch(self.caller.ends_as_sole_user())?;
+        let mut prepared = command.launch(Launching::Spawn, self.caller.ends_as_sole_user())?;
         let mut child = match self.start(command, &mut prepared) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {

@@ -1,5 +1,6 @@
 //! [`Furnish`]: what is put around an image's tree so that programs feel at home.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,12 +9,19 @@ use std::path::{Path, PathBuf};
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` are files in memory, mounted over the image's own. So neither
 /// the image nor a persistent upper keeps them (mount points that are missing are made there, empty).
 ///
+/// Parts of `/proc` and `/sys` that show or steer the whole machine, whatever the namespace, are covered or read-only, as Docker and
+/// podman have them: `/proc/kcore`, `keys`, `interrupts`, `timer_list`, `acpi`, `asound`, `scsi` and others, `/sys/firmware`,
+/// `/sys/devices/virtual/powercap`; `/proc/sys`, `sysrq-trigger`, `bus`, `fs` and `irq`. See [`Furnish::masks`] and
+/// [`Furnish::unmask`]. Whoever may mount (`CAP_SYS_ADMIN`) can uncover them.
+///
 /// An image in which `/proc`, `/sys` or `/dev` is anything but an ordinary directory is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Furnish {
     pub(crate) proc: bool,
-    pub(crate) sys: bool,
-    pub(crate) dev: bool,
+    pub(crate) sys: Option<Access>,
+    pub(crate) dev: Option<Devices>,
+    masks: bool,
+    unmasked: Vec<PathBuf>,
     pub(crate) hostname: bool,
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
@@ -28,6 +36,16 @@ pub(crate) struct Bind {
     pub(crate) access: Access,
 }
 
+/// Which devices there are in `/dev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Devices {
+    /// Those that every program may use: null, zero, full, random, urandom, tty.
+    Standard,
+    /// The host's as well, as they are at that moment. Without the privilege to make device nodes: those that the caller may
+    /// read or write.
+    Host,
+}
+
 /// What may be done with a bind mount from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -40,7 +58,17 @@ pub enum Access {
 /// Everything.
 impl Default for Furnish {
     fn default() -> Self {
-        Self { proc: true, sys: true, dev: true, hostname: true, hosts: true, resolv_conf: true, binds: Vec::new() }
+        Self {
+            proc: true,
+            sys: Some(Access::ReadOnly),
+            dev: Some(Devices::Standard),
+            masks: true,
+            unmasked: Vec::new(),
+            hostname: true,
+            hosts: true,
+            resolv_conf: true,
+            binds: Vec::new(),
+        }
     }
 }
 
@@ -49,8 +77,10 @@ impl Furnish {
     pub fn none() -> Self {
         Self {
             proc: false,
-            sys: false,
-            dev: false,
+            sys: None,
+            dev: None,
+            masks: true,
+            unmasked: Vec::new(),
             hostname: false,
             hosts: false,
             resolv_conf: false,
@@ -68,15 +98,59 @@ impl Furnish {
     /// `/sys`, read-only.
     #[must_use]
     pub fn sys(mut self, on: bool) -> Self {
-        self.sys = on;
+        self.sys = on.then_some(Access::ReadOnly);
+        self
+    }
+
+    /// `/sys`, where it can be had writable: in a user namespace, and where the host's is read-only, it stays so.
+    #[must_use]
+    pub fn sys_with(mut self, access: Access) -> Self {
+        self.sys = Some(access);
         self
     }
 
     /// `/dev`: null, zero, full, random, urandom, tty, pts, shm, mqueue and the usual links.
     #[must_use]
     pub fn dev(mut self, on: bool) -> Self {
-        self.dev = on;
+        self.dev = on.then_some(Devices::Standard);
         self
+    }
+
+    /// `/dev`, with these devices.
+    #[must_use]
+    pub fn devices(mut self, devices: Devices) -> Self {
+        self.dev = Some(devices);
+        self
+    }
+
+    /// Whether parts of `/proc` and `/sys` are covered and read-only.
+    #[must_use]
+    pub fn masks(mut self, on: bool) -> Self {
+        self.masks = on;
+        self
+    }
+
+    /// Leaves one of those paths as it is, such as `/proc/kcore`.
+    #[must_use]
+    pub fn unmask(mut self, path: impl AsRef<Path>) -> Self {
+        self.unmasked.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// The same with the host's devices, `/sys` writable and nothing masked, for programs that are to look after the machine.
+    #[must_use]
+    pub fn privileged(self) -> Self {
+        self.sys_with(Access::ReadWrite).devices(Devices::Host).masks(false)
+    }
+
+    pub(super) fn has_masks(&self) -> bool {
+        self.masks && (self.proc || self.sys.is_some())
+    }
+
+    /// Whether a path below `/proc` or `/sys` is to be masked.
+    pub(super) fn is_masked(&self, root: &str, path: &CStr) -> bool {
+        let path = Path::new(root).join(path.to_string_lossy().as_ref());
+        self.masks && !self.unmasked.contains(&path)
     }
 
     /// `/etc/hostname`.
@@ -112,10 +186,19 @@ impl Furnish {
 
 impl fmt::Display for Furnish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sys = match self.sys {
+            Some(Access::ReadWrite) => "/sys             sysfs",
+            _ => "/sys             sysfs, read-only",
+        };
+        let dev = match self.dev {
+            Some(Devices::Host) => "/dev             tmpfs with the host's devices, pts, shm, mqueue",
+            _ => "/dev             tmpfs with null zero full random urandom tty, pts, shm, mqueue",
+        };
         for (on, what) in [
             (self.proc, "/proc            proc"),
-            (self.sys, "/sys             sysfs, read-only"),
-            (self.dev, "/dev             tmpfs with null zero full random urandom tty, pts, shm, mqueue"),
+            (self.sys.is_some(), sys),
+            (self.dev.is_some(), dev),
+            (self.has_masks(), "/proc, /sys      parts covered or read-only"),
             (self.hostname, "/etc/hostname    in memory"),
             (self.hosts, "/etc/hosts       the host's and the hostname, in memory"),
             (self.resolv_conf, "/etc/resolv.conf the host's, in memory"),

@@ -15,7 +15,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::EnterError;
-use super::furnish::{Access, Bind, Furnish};
+use super::devices::{HostDevice, host_devices};
+use super::furnish::{Access, Bind, Devices, Furnish};
+use super::masks::push_masks;
 use crate::error::SyscallContext;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step, TargetKind};
@@ -63,6 +65,8 @@ pub(crate) struct Prepared {
     proc: Option<Slot>,
     sys: Option<Slot>,
     dev: Option<Dev>,
+    /// What directories are covered with, when something is to be covered.
+    empty: Option<Slot>,
     /// In order: mount, place, what the place must be.
     targets: Vec<(Slot, CString, TargetKind)>,
 }
@@ -73,8 +77,8 @@ struct Dev {
     pts: Slot,
     shm: Slot,
     mqueue: Option<Slot>,
-    /// The host's nodes, in the order of `DEVICES`, where none may be made.
-    nodes: Vec<Slot>,
+    /// The host's nodes and their paths, where none may be made.
+    nodes: Vec<(Slot, CString)>,
 }
 
 /// The first half: in the host's tree.
@@ -93,25 +97,28 @@ pub(crate) fn push_prepare<'a>(
             script.new_mount(c"proc", vec![(c"source", c"proc".to_owned())], NO_PROGRAMS)
         });
     }
-    if furnish.sys {
+    if let Some(access) = furnish.sys {
         script.doing("furnish /sys");
         // Likewise sysfs and the network namespace, which is the host's.
         prepared.sys = Some(if around.user_namespace {
             let sys = host_tree(script, c"/sys");
-            script.push(Step::SetReadOnly { mount: sys.into(), recursive: true });
+            if access == Access::ReadOnly {
+                script.push(Step::SetReadOnly { mount: sys.into(), recursive: true });
+            }
             sys
         } else {
-            let attributes = NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            let mut attributes = NO_PROGRAMS;
+            attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
             script.new_mount(c"sysfs", vec![(c"source", c"sysfs".to_owned())], attributes)
         });
     }
-    if furnish.dev {
-        prepared.dev = Some(push_dev(script, around));
+    if let Some(devices) = furnish.dev {
+        prepared.dev = Some(push_dev(script, devices, around));
     }
     script.doing("bind a directory or file of the host");
     let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
     // After the binds: one of `/` would show these files, which for the moment lie in it.
-    push_files(script, furnish, around, &mut prepared.targets);
+    push_files(script, furnish, around, &mut prepared);
     prepared.targets.extend(binds);
     Ok(prepared)
 }
@@ -122,7 +129,7 @@ fn host_tree(script: &mut Script<'_>, path: &CStr) -> Slot {
     tree
 }
 
-fn push_dev(script: &mut Script<'_>, around: &Surroundings<'_>) -> Dev {
+fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>) -> Dev {
     script.doing("furnish /dev");
     let option = |key: &'static CStr, value: &CStr| (key, value.to_owned());
     let options = vec![option(c"source", c"dev"), option(c"mode", c"0755"), option(c"size", c"65536k")];
@@ -132,11 +139,11 @@ fn push_dev(script: &mut Script<'_>, around: &Surroundings<'_>) -> Dev {
         if around.may_make_devices {
             script.push(Step::MakeCharacterDevice { at: tmpfs.into(), path: name, major, minor });
         } else {
-            script.push(Step::MakeFile { at: tmpfs.into(), path: name.to_owned(), contents: Vec::new() });
-            let node = script.slot();
-            script.push(Step::OpenTree { at: At::Cwd, path: host.to_owned(), recursive: false, into: node });
-            nodes.push(node);
+            nodes.push((host_node(script, tmpfs, name, host), name.to_owned()));
         }
+    }
+    if devices == Devices::Host {
+        push_host_devices(script, tmpfs, around, &mut nodes);
     }
     for (target, path) in LINKS {
         script.push(Step::MakeSymlink { target, at: tmpfs.into(), path });
@@ -159,13 +166,45 @@ fn push_dev(script: &mut Script<'_>, around: &Surroundings<'_>) -> Dev {
     Dev { tmpfs, pts, shm, mqueue, nodes }
 }
 
-/// Files for `/etc`, on a tmpfs that lies somewhere in the host's tree until that goes.
-fn push_files(
+/// A copy of a node of the host, and a file that it is going to lie on.
+fn host_node(script: &mut Script<'_>, tmpfs: Slot, name: &CStr, host: &CStr) -> Slot {
+    script.push(Step::MakeFile { at: tmpfs.into(), path: name.to_owned(), contents: Vec::new() });
+    let node = script.slot();
+    script.push(Step::OpenTree { at: At::Cwd, path: host.to_owned(), recursive: false, into: node });
+    node
+}
+
+/// All devices but those that are there already.
+fn push_host_devices(
     script: &mut Script<'_>,
-    furnish: &Furnish,
+    tmpfs: Slot,
     around: &Surroundings<'_>,
-    targets: &mut Vec<(Slot, CString, TargetKind)>,
+    nodes: &mut Vec<(Slot, CString)>,
 ) {
+    let mut known = DEVICES.map(|(name, ..)| name).to_vec();
+    known.extend(LINKS.map(|(_, name)| name));
+    for device in host_devices(&known) {
+        match device {
+            HostDevice::Directory(path) => script.push(Step::MakeDirectory { at: tmpfs.into(), path, mode: 0o755 }),
+            HostDevice::Node { path, device } if around.may_make_devices => {
+                script.push(Step::MakeDevice { at: tmpfs.into(), path, device });
+            }
+            HostDevice::Node { path, .. } => {
+                let host = [b"/dev/", path.to_bytes()].concat();
+                // It had no zero byte before either.
+                let Ok(host) = CString::new(host) else { continue };
+                let may = |access| rustix::fs::access(host.as_c_str(), access).is_ok();
+                if may(rustix::fs::Access::READ_OK) || may(rustix::fs::Access::WRITE_OK) {
+                    nodes.push((host_node(script, tmpfs, &path, &host), path));
+                }
+            }
+        }
+    }
+}
+
+/// Files for `/etc`, and a directory to cover others with, on a tmpfs that lies somewhere in the host's
+/// tree until that goes.
+fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<'_>, prepared: &mut Prepared) {
     let hostname = around.hostname;
     let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
     let files = [
@@ -173,7 +212,7 @@ fn push_files(
         (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
         (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
     ];
-    if !files.iter().any(|(on, ..)| *on) {
+    if !files.iter().any(|(on, ..)| *on) && !furnish.has_masks() {
         return;
     }
     script.doing("furnish /etc");
@@ -189,8 +228,18 @@ fn push_files(
             if around.read_only {
                 script.push(Step::SetReadOnly { mount: file.into(), recursive: false });
             }
-            targets.push((file, place.to_owned(), TargetKind::File));
+            prepared.targets.push((file, place.to_owned(), TargetKind::File));
         }
+    }
+    if furnish.has_masks() {
+        let empty = script.slot();
+        script.push(Step::MakeDirectory { at: tmpfs.into(), path: c"empty".to_owned(), mode: 0o755 });
+        let path = c"empty".to_owned();
+        script.push(Step::OpenTree { at: tmpfs.into(), path, recursive: false, into: empty });
+        script.push(Step::SetReadOnly { mount: empty.into(), recursive: false });
+        // For the same reason.
+        script.push(Step::PutAside { mount: empty.into() });
+        prepared.empty = Some(empty);
     }
 }
 
@@ -251,10 +300,16 @@ fn push_bind<'a>(script: &mut Script<'a>, bind: &Bind) -> Result<(Slot, CString,
 }
 
 /// The second half: the overlay over `/`, everything in its place, and through.
-pub(crate) fn push_enter<'a>(script: &mut Script<'a>, root: At<'a>, prepared: Prepared, read_only: bool) {
+pub(crate) fn push_enter<'a>(
+    script: &mut Script<'a>,
+    root: At<'a>,
+    furnish: &Furnish,
+    prepared: Prepared,
+    read_only: bool,
+) {
     script.doing("attach the image's tree");
     script.mount_over_root(root);
-    let Prepared { proc, sys, dev, targets } = prepared;
+    let Prepared { proc, sys, dev, empty, targets } = prepared;
     script.doing("furnish /proc");
     if let Some(proc) = proc {
         push_place(script, root, c"proc", proc);
@@ -268,10 +323,12 @@ pub(crate) fn push_enter<'a>(script: &mut Script<'a>, root: At<'a>, prepared: Pr
         push_place(script, root, c"dev", dev.tmpfs);
         let mounts = [(Some(dev.pts), c"pts"), (Some(dev.shm), c"shm"), (dev.mqueue, c"mqueue")];
         let mounts = mounts.into_iter().filter_map(|(mount, name)| Some((mount?, name)));
-        let nodes = dev.nodes.into_iter().zip(DEVICES).map(|(node, (name, ..))| (node, name));
-        for (mount, name) in mounts.chain(nodes) {
-            script.push(Step::MoveMount { from: mount.into(), to: dev.tmpfs.into(), path: name.to_owned() });
+        for (mount, path) in mounts.map(|(mount, name)| (mount, name.to_owned())).chain(dev.nodes) {
+            script.push(Step::MoveMount { from: mount.into(), to: dev.tmpfs.into(), path });
         }
+    }
+    if let Some(empty) = empty {
+        push_masks(script, furnish, proc, sys, empty);
     }
     script.doing("mount a file or directory in the image");
     for (mount, path, kind) in targets {
@@ -283,6 +340,11 @@ pub(crate) fn push_enter<'a>(script: &mut Script<'a>, root: At<'a>, prepared: Pr
     if read_only {
         script.doing("make the image's tree read-only");
         script.push(Step::SetReadOnly { mount: root, recursive: false });
+    }
+    if furnish.dev != Some(Devices::Host) {
+        // What the image, or an upper, brings along is no way to the host's disks.
+        script.doing("make devices of the image's tree useless");
+        script.push(Step::SetNoDevices { mount: root });
     }
     script.doing("enter the image");
     script.push(Step::Enter { root });

@@ -21,13 +21,16 @@ impl Step<'_> {
             Self::FsMount { .. } => "fsmount",
             Self::MoveMount { .. } | Self::PutAside { .. } => "move_mount",
             Self::OpenTree { .. } => "open_tree",
+            Self::SetNoDevices { .. } => "mount_setattr",
             Self::SetReadOnly { .. } => "mount_setattr",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
             Self::Reopen { .. } => "openat",
             Self::MakeDirectory { .. } => "mkdirat",
             Self::RemoveDirectory { .. } => "unlinkat",
             Self::MakeSymlink { .. } => "symlinkat",
-            Self::MakeCharacterDevice { .. } => "mknodat",
+            Self::MakeCharacterDevice { .. } | Self::MakeDevice { .. } => "mknodat",
+            Self::Cover { .. } => "move_mount",
+            Self::Protect { .. } => "mount_setattr",
             Self::SetAttributes { .. } => "fchmod",
             Self::SetHostname(_) => "sethostname",
             Self::Enter { .. } => "pivot_root",
@@ -59,6 +62,7 @@ impl fmt::Display for Step<'_> {
                 write!(f, "{at}, {}, OPEN_TREE_CLONE{}", Quoted(path), if *recursive { "|AT_RECURSIVE" } else { "" })
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
+            Self::SetNoDevices { mount } => write!(f, "{mount}, MOUNT_ATTR_NODEV"),
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),
@@ -68,6 +72,11 @@ impl fmt::Display for Step<'_> {
             Self::MakeCharacterDevice { path, major, minor, .. } => {
                 write!(f, "{}, S_IFCHR, makedev({major}, {minor})", Quoted(path))
             }
+            Self::MakeDevice { path, device, .. } => {
+                write!(f, "{}, 0{:o}, {:#x}", Quoted(path), device.mode, device.rdev)
+            }
+            Self::Cover { path, .. } => write!(f, "mount, {}", Quoted(path)),
+            Self::Protect { path, .. } => write!(f, "{}, MOUNT_ATTR_RDONLY", Quoted(path)),
             Self::MakeFile { path, contents, .. } => write!(f, "{}, {} bytes", Quoted(path), contents.len()),
             Self::SetAttributes { attributes, .. } => write!(f, "the root directory, {attributes:?}"),
             Self::SetHostname(name) => write!(f, "{}", Quoted(name)),

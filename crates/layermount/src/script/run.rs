@@ -119,6 +119,7 @@ impl Step<'_> {
                 files.put(*into, tree)
             }
             Step::SetReadOnly { mount, recursive } => crate::sys::mount::set_read_only(files.at(*mount)?, *recursive),
+            Step::SetNoDevices { mount } => crate::sys::mount::set_no_devices(files.at(*mount)?),
             Step::OpenDirectory { at, path, readable, into } => {
                 let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 flags.set(OFlags::PATH, !readable);
@@ -159,6 +160,16 @@ impl Step<'_> {
                 // Past the umask.
                 fs::chmodat(at, *path, Mode::from_raw_mode(0o666), AtFlags::empty())
             }
+            Step::MakeDevice { at, path, device } => {
+                let at = files.at(*at)?;
+                let mode = Mode::from_raw_mode(device.mode);
+                fs::mknodat(at, path.as_c_str(), FileType::from_raw_mode(device.mode), mode, device.rdev)?;
+                let (uid, gid) = (fs::Uid::from_raw(device.uid), fs::Gid::from_raw(device.gid));
+                fs::chownat(at, path.as_c_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                fs::chmodat(at, path.as_c_str(), mode, AtFlags::empty())
+            }
+            Step::Cover { at, path, empty } => cover(files.at(*at)?, path, files.at(*empty)?),
+            Step::Protect { at, path } => protect(files.at(*at)?, path),
             Step::MakeFile { at, path, contents } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = fs::openat(files.at(*at)?, path.as_c_str(), flags, Mode::from_raw_mode(0o644))?;
@@ -201,6 +212,37 @@ impl Step<'_> {
             }
         }
     }
+}
+
+fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
+    let target = match fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        target => target?,
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+    let is_directory = FileType::from_raw_mode(fs::fstat(&target)?.st_mode) == FileType::Directory;
+    let cover = if is_directory {
+        mount::open_tree(empty, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
+    } else {
+        let null = mount::open_tree(CWD, c"/dev/null", flags)?;
+        let found = fs::fstat(&null)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != fs::makedev(1, 3) {
+            return Err(Errno::NODEV);
+        }
+        null
+    };
+    attach(cover.as_fd(), target.as_fd(), c"")
+}
+
+fn protect(at: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE;
+    let tree = match mount::open_tree(at, path, flags) {
+        Err(Errno::NOENT) => return Ok(()),
+        tree => tree?,
+    };
+    crate::sys::mount::set_read_only(tree.as_fd(), true)?;
+    let target = fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree.as_fd(), target.as_fd(), c"")
 }
 
 /// Gives a directory the attributes of an image's root, as far as this user can; times last, because all else changes them.

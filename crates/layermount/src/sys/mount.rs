@@ -8,7 +8,16 @@ use rustix::io::{Errno, Result};
 
 /// Makes a mount, or a mount and all below it, read-only (Linux 5.12). Async-signal-safe.
 pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attribute(mount, libc::MOUNT_ATTR_RDONLY, recursive)
+}
+
+/// Lets nobody open device nodes of this mount (Linux 5.12). Async-signal-safe.
+pub(crate) fn set_no_devices(mount: BorrowedFd<'_>) -> Result<()> {
+    set_attribute(mount, libc::MOUNT_ATTR_NODEV, false)
+}
+
+fn set_attribute(mount: BorrowedFd<'_>, attribute: u64, recursive: bool) -> Result<()> {
+    let attributes = libc::mount_attr { attr_set: attribute, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a terminated string, the structure lives across the call and its size is passed with it.
     let result = unsafe {
