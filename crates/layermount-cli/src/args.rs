@@ -8,7 +8,7 @@ mod security;
 mod value;
 
 pub(crate) use run::{Network, RunArgs, Sharing};
-pub(crate) use security::SecurityOption;
+pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 
 use std::ffi::OsString;

@@ -1,14 +1,16 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
+mod confine;
+
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Access, Command, Content, ErrorKind, Furnish, Image, Namespaces, Overlay, Platform, Upper};
+use layermount::{Access, Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
 
-use crate::args::{EnvSetting, Global, RunArgs, SecurityOption, Sharing};
+use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
@@ -143,53 +145,10 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
         command.bind(&volume.source, &volume.target, access);
     }
     command.namespaces(namespaces(args)).die_with_parent(true);
-    confine(args, &mut command)?;
+    let furnish = confine::apply(&args.security, &mut command)?;
+    command.furnish(furnish);
     Ok(command)
 }
-
-fn confine(args: &RunArgs, command: &mut Command) -> Result<()> {
-    let mut furnish = Furnish::default();
-    if args.security.privileged {
-        command.privileged();
-        furnish = furnish.privileged();
-    }
-    command.capabilities(args.security.capabilities());
-    for option in &args.security.options {
-        match option {
-            SecurityOption::NoNewPrivileges(on) => {
-                command.no_new_privileges(*on);
-            }
-            SecurityOption::UnmaskAll => furnish = furnish.masks(false),
-            SecurityOption::Unmask(paths) => furnish = paths.iter().fold(furnish, Furnish::unmask),
-            SecurityOption::Seccomp(file) => seccomp_of_file(file, command)?,
-            SecurityOption::SeccompUnconfined => without_seccomp(command),
-        }
-    }
-    command.furnish(furnish);
-    Ok(())
-}
-
-#[cfg(feature = "seccomp")]
-fn seccomp_of_file(file: &Path, command: &mut Command) -> Result<()> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::io(format!("cannot read the profile {shown}"), error))?;
-    command.seccomp(layermount::Seccomp::from_json(&text)?);
-    Ok(())
-}
-
-#[cfg(feature = "seccomp")]
-fn without_seccomp(command: &mut Command) {
-    command.seccomp(layermount::Seccomp::unconfined());
-}
-
-#[cfg(not(feature = "seccomp"))]
-fn seccomp_of_file(_: &Path, _: &mut Command) -> Result<()> {
-    Err(Failure::new(ErrorKind::Unsupported, "this build of layermount has no seccomp filters"))
-}
-
-#[cfg(not(feature = "seccomp"))]
-fn without_seccomp(_: &mut Command) {}
 
 fn namespaces(args: &RunArgs) -> Namespaces {
     [(args.pid, Namespaces::PID), (args.ipc, Namespaces::IPC), (args.uts, Namespaces::UTS)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use layermount::Capabilities;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Security {
     /// Give a capability, such as NET_ADMIN, or ALL
     #[arg(long, value_name = "CAPABILITY")]
