@@ -4,16 +4,19 @@ mod confine;
 mod error;
 mod inner;
 mod launch;
+mod namespaces;
 mod prepare;
 mod process;
 mod spawn;
+mod stdio;
 mod user;
 
+pub use namespaces::Namespaces;
 pub use process::{Child, ParseSignalError, Signal};
+pub use stdio::Stdio;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::ops::BitOr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -289,86 +292,5 @@ impl Command {
     pub fn preserve_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
         self.preserved.push(fd.into());
         self
-    }
-}
-
-/// One of a program's standard streams.
-#[derive(Debug)]
-pub struct Stdio(Stream);
-
-#[derive(Debug)]
-enum Stream {
-    Inherit,
-    Null,
-    Piped,
-    File(OwnedFd),
-}
-
-impl Stdio {
-    /// The calling process's own.
-    pub fn inherit() -> Self {
-        Self(Stream::Inherit)
-    }
-
-    /// The host's `/dev/null`.
-    pub fn null() -> Self {
-        Self(Stream::Null)
-    }
-
-    /// A pipe, whose other end is in the [`Child`]. Not for [`Entered::exec`](crate::Entered::exec).
-    pub fn piped() -> Self {
-        Self(Stream::Piped)
-    }
-}
-
-impl<F: Into<OwnedFd>> From<F> for Stdio {
-    fn from(file: F) -> Self {
-        Self(Stream::File(file.into()))
-    }
-}
-
-/// A set of namespaces that a program gets to itself. A mount namespace it always gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Namespaces(i32);
-
-impl Namespaces {
-    /// Processes: the program is pid 1, and when it ends the kernel kills everything that it has started.
-    pub const PID: Self = Self(nix::libc::CLONE_NEWPID);
-    /// System V IPC and POSIX message queues.
-    pub const IPC: Self = Self(nix::libc::CLONE_NEWIPC);
-    /// Hostname.
-    pub const UTS: Self = Self(nix::libc::CLONE_NEWUTS);
-    /// The cgroup hierarchy's root.
-    pub const CGROUP: Self = Self(nix::libc::CLONE_NEWCGROUP);
-
-    /// None but the mount namespace.
-    pub const fn empty() -> Self {
-        Self(0)
-    }
-
-    /// Whether all of `other` are in this set.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// This set without those of `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
-
-/// Pid, ipc and uts.
-impl Default for Namespaces {
-    fn default() -> Self {
-        Self::PID | Self::IPC | Self::UTS
-    }
-}
-
-impl BitOr for Namespaces {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }

@@ -9,11 +9,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::Command;
 use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
 use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
+use super::stdio::{Stdio, Stream};
 use super::user::UserSpec;
-use super::{Command, Stdio, Stream};
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::script::Failure;
 use crate::sys::exec::Strings;
