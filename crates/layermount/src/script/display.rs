@@ -22,7 +22,9 @@ impl Step<'_> {
             Self::MoveMount { .. } | Self::PutAside { .. } => "move_mount",
             Self::OpenTree { .. } => "open_tree",
             Self::SetNoDevices { .. } => "mount_setattr",
-            Self::SetReadOnly { .. } => "mount_setattr",
+            Self::SetReadOnly { .. } | Self::Restrict { .. } => "mount_setattr",
+            Self::TakeMode { .. } => "fchmodat",
+            Self::CopyTree { .. } => "copy",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
             Self::Reopen { .. } => "openat",
             Self::MakeDirectory { .. } => "mkdirat",
@@ -62,6 +64,8 @@ impl fmt::Display for Step<'_> {
                 write!(f, "{at}, {}, OPEN_TREE_CLONE{}", Quoted(path), if *recursive { "|AT_RECURSIVE" } else { "" })
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
+            Self::Restrict { mount, attributes, .. } => write!(f, "{mount}, {attributes:?}"),
+            Self::TakeMode { path, .. } | Self::CopyTree { path, .. } => write!(f, "{}", Quoted(path)),
             Self::SetNoDevices { mount } => write!(f, "{mount}, MOUNT_ATTR_NODEV"),
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),

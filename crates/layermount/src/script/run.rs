@@ -10,7 +10,8 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use super::target::open_target;
+use super::copy::copy_tree;
+use super::target::{open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
@@ -119,6 +120,9 @@ impl Step<'_> {
                 files.put(*into, tree)
             }
             Step::SetReadOnly { mount, recursive } => crate::sys::mount::set_read_only(files.at(*mount)?, *recursive),
+            Step::Restrict { mount, attributes, recursive } => {
+                crate::sys::mount::restrict(files.at(*mount)?, *attributes, *recursive)
+            }
             Step::SetNoDevices { mount } => crate::sys::mount::set_no_devices(files.at(*mount)?),
             Step::OpenDirectory { at, path, readable, into } => {
                 let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -137,15 +141,17 @@ impl Step<'_> {
                 files.put(*into, directory)
             }
             Step::OpenTarget { root, path, kind, into } => {
-                let root = files.at(*root)?;
-                let target = open_target(root, path, *kind)?;
-                let (above, below) = (fs::fstat(root)?, fs::fstat(&target)?);
-                if (above.st_dev, above.st_ino) == (below.st_dev, below.st_ino) {
-                    // It would lie over the root that is entered, seen by nobody.
-                    return Err(Errno::BUSY);
-                }
+                let target = open_mount_point(files.at(*root)?, path, *kind)?;
                 files.put(*into, target)
             }
+            Step::TakeMode { root, path, mount } => {
+                let found = match open_in_root(files.at(*root)?, path, OFlags::PATH | OFlags::DIRECTORY) {
+                    Err(Errno::NOENT) => return Ok(()),
+                    found => fs::fstat(found?)?,
+                };
+                fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())
+            }
+            Step::CopyTree { from, into, .. } => copy_tree(files.slot(*from)?, files.slot(*into)?),
             Step::MakeDirectory { at, path, mode } => {
                 match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
                     Err(Errno::EXIST) => Ok(()),

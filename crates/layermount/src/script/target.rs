@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
 use super::TargetKind;
@@ -38,6 +38,54 @@ pub(super) fn open_target(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -
         }
     }
     Err(Errno::LOOP)
+}
+
+/// What a program of the image may be told by files of the host in the place of the kernel's: what lxcfs offers, as runc has it.
+const MAY_BE_COVERED: [&CStr; 9] = [
+    c"/proc/cpuinfo",
+    c"/proc/diskstats",
+    c"/proc/loadavg",
+    c"/proc/meminfo",
+    c"/proc/slabinfo",
+    c"/proc/stat",
+    c"/proc/swaps",
+    c"/proc/sys/crypto/fips_enabled",
+    c"/proc/uptime",
+];
+
+/// [`open_target`], for a mount. `EBUSY` for the root itself, where it would lie over what is entered, seen by nobody.
+///
+/// `EPERM` in any proc file system, by whatever path: who is told by `/proc` what it has just written there could be made to write
+/// elsewhere (CVE-2019-16884).
+pub(super) fn open_mount_point(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -> Result<OwnedFd> {
+    let target = open_target(root, path, kind)?;
+    let (above, below) = (identify(root)?, identify(target.as_fd())?);
+    if above == below {
+        return Err(Errno::BUSY);
+    }
+    if above.mount == below.mount || fs::fstatfs(&target)?.f_type != fs::PROC_SUPER_MAGIC {
+        return Ok(target);
+    }
+    if !MAY_BE_COVERED.contains(&path) {
+        return Err(Errno::PERM);
+    }
+    // That very file, not one that the path leads to by way of links.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Which file of which mount (Linux 5.8).
+#[derive(PartialEq, Eq)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+fn identify(file: BorrowedFd<'_>) -> Result<Identity> {
+    let found = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+    let device = (found.stx_dev_major, found.stx_dev_minor);
+    Ok(Identity { device, inode: found.stx_ino, mount: found.stx_mnt_id })
 }
 
 /// Makes `path` and all directories above it that are missing, and opens it. For working directories.
