@@ -152,6 +152,8 @@ pub(crate) enum EnterError {
         #[source]
         cause: SyscallError,
     },
+    #[error("duplicate mount point: {}", path.display())]
+    Duplicate { path: PathBuf },
     #[error("cannot find the device {}", path.display())]
     DeviceSource {
         path: PathBuf,
@@ -169,7 +171,9 @@ impl Fault for EnterError {
         match self {
             Self::MultiThreaded { .. } => ErrorKind::MultiThreaded,
             Self::Threads(cause) => cause.kind(),
-            Self::BindPath { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => ErrorKind::InvalidInput,
+            Self::BindPath { .. } | Self::Duplicate { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. }
                 if cause.errno() == rustix::io::Errno::NOENT =>
             {
@@ -184,6 +188,7 @@ impl Fault for EnterError {
             Self::MultiThreaded { .. } => "move before threads are started, or spawn a child".to_owned(),
             Self::Threads(_) => "/proc must be mounted".to_owned(),
             Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
+            Self::Duplicate { .. } => "mount one of them elsewhere".to_owned(),
             Self::BindPath { .. } | Self::DeviceSource { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
                 return None;
             }

@@ -107,6 +107,16 @@ impl Furnish {
         Ok(given)
     }
 
+    /// The paths below `/dev`, relative to that, of those that were asked for. Whatever cannot be found is refused elsewhere.
+    pub(super) fn given_in_dev(&self) -> Vec<CString> {
+        let given = self.resolve_devices().unwrap_or_default().into_iter();
+        let paths = given.filter_map(|device| match device.place {
+            Place::Dev(path) => CString::new(path.as_os_str().as_bytes()).ok(),
+            Place::Tree(_) => None,
+        });
+        paths.collect()
+    }
+
     fn place(&self, inside: PathBuf) -> Place {
         match inside.strip_prefix("/dev") {
             Ok(below) if self.dev.is_some() && below.parent().is_some() => Place::Dev(below.to_owned()),

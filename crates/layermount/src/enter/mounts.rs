@@ -37,6 +37,13 @@ impl BindOptions {
         Self { access, recursive: true, flags: Flags { suid: true, dev: false, exec: true } }
     }
 
+    /// Whether it can be written to.
+    #[must_use]
+    pub const fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
     /// Whether what is mounted below comes along (`rbind`).
     #[must_use]
     pub const fn recursive(mut self, on: bool) -> Self {
@@ -286,8 +293,8 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Things to be mounted in the tree, whatever the order in which they are given: what lies deeper is mounted later, and of two at
-/// the same path the later one is seen.
+/// Things to be mounted in the tree, whatever the order in which they are given: what lies deeper is mounted later. Two at the same path
+/// are refused.
 impl Furnish {
     /// A directory or file of the host at a path inside, made when missing. [`Access`] stands for [`BindOptions::new`] of it.
     ///

@@ -155,7 +155,7 @@ fn push_dev(
     }
     let bound = push_given_devices(script, Some(tmpfs), furnish, around, &mut nodes)?;
     if devices == Devices::Host {
-        push_host_devices(script, tmpfs, around, &mut nodes);
+        push_host_devices(script, tmpfs, furnish, around, &mut nodes);
     }
     for (target, path) in LINKS {
         script.push(Step::MakeSymlink { target, at: tmpfs.into(), path });
@@ -243,11 +243,14 @@ fn push_given_devices(
 fn push_host_devices(
     script: &mut Script<'_>,
     tmpfs: Slot,
+    furnish: &Furnish,
     around: &Surroundings<'_>,
     nodes: &mut Vec<(Slot, CString)>,
 ) {
+    let given = furnish.given_in_dev();
     let mut known = DEVICES.map(|(name, ..)| name).to_vec();
     known.extend(LINKS.map(|(_, name)| name));
+    known.extend(given.iter().map(CString::as_c_str));
     for device in host_devices(&known) {
         match device {
             HostDevice::Directory(path) => script.push(Step::MakeDirectory { at: tmpfs.into(), path, mode: 0o755 }),
@@ -413,6 +416,9 @@ mod tests {
     #[test]
     fn furnishing_prints_what_it_does() {
         let furnish = Furnish::none().proc(true).bind("/srv", "/data", Access::ReadOnly);
-        assert_eq!(furnish.to_string(), "/proc            proc\n/data            bind of /srv, read-only\n");
+        assert_eq!(
+            furnish.to_string(),
+            "/proc            proc\n/proc, /sys      parts covered or read-only\n/data            bind of /srv, read-only\n"
+        );
     }
 }

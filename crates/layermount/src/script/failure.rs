@@ -161,6 +161,9 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
             "in /proc, only cpuinfo, diskstats, loadavg, meminfo, slabinfo, stat, swaps, uptime and sys/crypto/fips_enabled can \
              be covered: what else it tells has to be the kernel's"
         }
+        (Step::OpenTarget { .. }, Errno::NOENT | Errno::ROFS) => {
+            "the mount point is missing, and cannot be made where it lies: not in /proc or /sys, nor in a mount that is read-only"
+        }
         (Step::CopyTree { .. }, Errno::NOSPC | Errno::NOMEM) => {
             "a volume holds half of the machine's memory; bind a directory there, or have the image's volumes ignored"
         }

@@ -37,7 +37,10 @@ pub(in crate::enter) enum Takes {
 pub(in crate::enter) fn push_mounts(script: &mut Script<'_>, furnish: &Furnish) -> Result<Vec<Target>, EnterError> {
     let all_devices = furnish.dev == Some(Devices::Host);
     let mut targets = Vec::with_capacity(furnish.mounts.len());
-    for Mount { inside, what } in &furnish.mounts {
+    for (index, Mount { inside, what }) in furnish.mounts.iter().enumerate() {
+        if furnish.mounts.iter().take(index).any(|mount| mount.inside == *inside) {
+            return Err(EnterError::Duplicate { path: inside.clone() });
+        }
         let path = c_path(inside)?;
         let (mount, kind, takes) = match what {
             Mounted::Bind { host, options } => {
