@@ -52,9 +52,9 @@ fn run_inside(
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
-    for volume in mounts::lost_at_the_end(args, image.config().volumes()) {
+    if let Some(volumes) = mounts::lost_at_the_end(args, image.config().volumes()) {
         session.report.warn(&format!(
-            "the image's volume {volume} is in memory and lost at the end; --image-volume ignore keeps it with the rest"
+            "volumes of the image are in memory and lost at the end: {volumes}; --image-volume ignore keeps them with the rest"
         ));
     }
     let mut command = command(args, image, variables)?;

@@ -30,8 +30,9 @@ pub struct Furnish {
     pub(crate) resolv_conf: bool,
     pub(crate) mounts: Vec<Mount>,
     pub(super) given_devices: Vec<DeviceRequest>,
-    /// In bytes.
+    /// In bytes, as the next.
     pub(super) shm_size: Option<u64>,
+    pub(super) volume_size: Option<u64>,
 }
 
 /// Which devices there are in `/dev`.
@@ -68,6 +69,7 @@ impl Default for Furnish {
             mounts: Vec::new(),
             given_devices: Vec::new(),
             shm_size: None,
+            volume_size: None,
         }
     }
 }
@@ -87,6 +89,7 @@ impl Furnish {
             mounts: Vec::new(),
             given_devices: Vec::new(),
             shm_size: None,
+            volume_size: None,
         }
     }
 

@@ -314,12 +314,19 @@ impl Furnish {
     }
 
     /// Memory at a path inside, made when missing, with a copy of what the image has there: files, modes, owners, times, and
-    /// the xattrs that tmpfs takes. Hard links become files of their own. It holds half of the machine's memory.
+    /// the xattrs that tmpfs takes. Hard links become files of their own.
     ///
     /// Entering fails when the files do not fit, or lie more than 64 directories deep.
     #[must_use]
     pub fn volume(mut self, inside: impl AsRef<Path>) -> Self {
         self.mounts.push(Mount { inside: clean(inside.as_ref()), what: Mounted::Volume });
+        self
+    }
+
+    /// How much each volume holds, in bytes; half of the machine's memory if nothing is said.
+    #[must_use]
+    pub fn volume_size(mut self, bytes: u64) -> Self {
+        self.volume_size = Some(bytes);
         self
     }
 

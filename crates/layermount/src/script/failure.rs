@@ -165,7 +165,7 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
             "the mount point is missing, and cannot be made where it lies: not in /proc or /sys, nor in a mount that is read-only"
         }
         (Step::CopyTree { .. }, Errno::NOSPC | Errno::NOMEM) => {
-            "a volume holds half of the machine's memory; bind a directory there, or have the image's volumes ignored"
+            "a volume holds half of the machine's memory unless another size is given; bind a directory there, or ignore the volume"
         }
         (Step::CopyTree { .. }, Errno::LOOP) => "its directories lie too deep in each other; bind a directory there",
         (Step::OpenTarget { .. }, Errno::BUSY) => "the image's root directory itself cannot be a mount point",

@@ -146,7 +146,8 @@ impl Step<'_> {
             }
             Step::TakeMode { root, path, mount } => {
                 let found = match open_in_root(files.at(*root)?, path, OFlags::PATH | OFlags::DIRECTORY) {
-                    Err(Errno::NOENT) => return Ok(()),
+                    // What is no directory is refused when it is to be mounted on.
+                    Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
                     found => fs::fstat(found?)?,
                 };
                 fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())

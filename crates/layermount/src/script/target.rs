@@ -215,6 +215,7 @@ impl PathBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -257,6 +258,46 @@ mod tests {
         assert_eq!(open(&root, c"circle", TargetKind::File), Err(Errno::LOOP));
         let beside: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         assert_eq!(beside.len(), 1, "nothing was made outside: {beside:?}");
+    }
+
+    /// A directory on the way turns into a link to the outside and back, all the time.
+    #[test]
+    fn nobody_can_lead_a_target_out_of_the_root() {
+        use rustix::fs::{RenameFlags, renameat_with};
+        let directory = tempfile::tempdir().unwrap();
+        let (root, outside) = (directory.path().join("root"), directory.path().join("outside"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::create_dir(root.join("a")).unwrap();
+        symlink("../outside", root.join("b")).unwrap();
+        let absolute = root.join("c");
+        symlink(&outside, &absolute).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for other in ["b", "c"] {
+                        renameat_with(fs::CWD, root.join("a"), fs::CWD, root.join(other), RenameFlags::EXCHANGE)
+                            .unwrap();
+                    }
+                }
+            });
+            let file = fs::open(&root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let (mut found, shown) = (0, root.to_str().unwrap());
+            for number in 0..3000 {
+                let path = std::ffi::CString::new(format!("/a/{number}/x")).unwrap();
+                let kind = if number % 2 == 0 { TargetKind::Directory } else { TargetKind::File };
+                // A component that changes at the wrong moment is an error, never another place.
+                if let Ok(target) = open_target(file.as_fd(), &path, kind) {
+                    let path = std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd())).unwrap();
+                    assert!(path.to_str().unwrap().starts_with(shown), "{path:?}");
+                    found += 1;
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(found > 100, "{found}");
+        });
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
     }
 
     /// Renames anywhere on the machine have the kernel say `EAGAIN`.

@@ -53,7 +53,8 @@ pub(in crate::enter) fn push_mounts(script: &mut Script<'_>, furnish: &Furnish) 
             }
             Mounted::Volume => {
                 script.doing("make a volume");
-                let options = vec![(c"source", c"volume".to_owned()), (c"mode", c"0755".to_owned())];
+                let mut options = vec![(c"source", c"volume".to_owned()), (c"mode", c"0755".to_owned())];
+                options.extend(furnish.volume_size.map(|size| (c"size", number(size))));
                 let mount = script.new_mount(c"tmpfs", options, MountAttrFlags::MOUNT_ATTR_NODEV);
                 (mount, TargetKind::Directory, Takes::Contents)
             }
