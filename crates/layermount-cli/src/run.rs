@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Command, Content, ErrorKind, Image, ImageVolumes, Namespaces, Overlay, Platform, Upper};
+use layermount::{Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
 
 use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
@@ -71,8 +71,6 @@ fn run_inside(
     let mut upper = upper(args);
     let scratch = if upper.needs_disk() { Some(session.store.scratch()?) } else { None };
     if let Some(scratch) = &scratch {
-        // All of it is lost at the end.
-        command.image_volumes(ImageVolumes::Ignore);
         upper = Upper::Persistent(scratch.path().to_owned());
     }
     let root = Overlay::new(stack).upper(upper).mount()?;

@@ -176,6 +176,11 @@ pub(crate) enum Step<'a> {
         kind: TargetKind,
         into: Slot,
     },
+    /// Makes a directory inside `root` and those above it, as far as they are missing. That something else is there is fine.
+    MakeDirectories {
+        root: At<'a>,
+        path: CString,
+    },
     /// Gives the root directory of a mount the mode of a directory inside `root`, if there is one.
     TakeMode {
         root: At<'a>,

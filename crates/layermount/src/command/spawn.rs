@@ -74,8 +74,10 @@ impl RootMount {
         };
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.mounts.extend_from_slice(&command.entering.mounts);
-        if !self.is_temporary() && command.entering.image_volumes == ImageVolumes::Tmpfs {
-            furnish.add_volumes(&command.entering.volumes);
+        match command.entering.image_volumes {
+            ImageVolumes::Tmpfs if self.is_temporary() => furnish.make_volumes(&command.entering.volumes),
+            ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
+            ImageVolumes::Ignore => {}
         }
         let mut script = Script::new();
         self.push_into(&mut script, &furnish, &around)?;

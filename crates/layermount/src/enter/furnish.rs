@@ -29,6 +29,8 @@ pub struct Furnish {
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
     pub(crate) mounts: Vec<Mount>,
+    /// To be made in the image's tree, if they are missing and can be.
+    pub(super) directories: Vec<PathBuf>,
     pub(super) given_devices: Vec<DeviceRequest>,
     /// In bytes, as the next.
     pub(super) shm_size: Option<u64>,
@@ -67,6 +69,7 @@ impl Default for Furnish {
             hosts: true,
             resolv_conf: true,
             mounts: Vec::new(),
+            directories: Vec::new(),
             given_devices: Vec::new(),
             shm_size: None,
             volume_size: None,
@@ -87,6 +90,7 @@ impl Furnish {
             hosts: false,
             resolv_conf: false,
             mounts: Vec::new(),
+            directories: Vec::new(),
             given_devices: Vec::new(),
             shm_size: None,
             volume_size: None,

@@ -230,7 +230,7 @@ impl fmt::Display for Tmpfs {
 /// [for the image](crate::Command::for_image).
 ///
 /// Docker gives each run a fresh copy of what the image has there, apart from what else is written.
-/// [`Upper::Temporary`](crate::Upper::Temporary) is that already, for the whole tree, and nothing is done.
+/// [`Upper::Temporary`](crate::Upper::Temporary) is that already, for the whole tree, and only those that are missing are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ImageVolumes {
     /// Each is a [`Furnish::volume`] where the tree itself is read-only or kept. An explicit mount at the same path takes its place.
@@ -328,6 +328,11 @@ impl Furnish {
     pub fn volume_size(mut self, bytes: u64) -> Self {
         self.volume_size = Some(bytes);
         self
+    }
+
+    /// Makes the image's volumes directories, where they are not.
+    pub(crate) fn make_volumes(&mut self, paths: &[PathBuf]) {
+        self.directories.extend(paths.iter().map(|path| clean(path)));
     }
 
     /// The image's volumes, where nothing else is mounted.

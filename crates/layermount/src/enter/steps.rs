@@ -375,6 +375,10 @@ pub(crate) fn push_enter<'a>(
     if let Some(empty) = empty {
         push_masks(script, furnish, proc, sys, empty);
     }
+    for directory in &furnish.directories {
+        // From an image's config: with a zero byte in it, it is nowhere.
+        script.push(Step::MakeDirectories { root, path: c_path(directory).unwrap_or_default() });
+    }
     for target in targets {
         target.push(script, root);
     }

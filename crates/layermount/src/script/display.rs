@@ -27,7 +27,7 @@ impl Step<'_> {
             Self::CopyTree { .. } => "copy",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
             Self::Reopen { .. } => "openat",
-            Self::MakeDirectory { .. } => "mkdirat",
+            Self::MakeDirectory { .. } | Self::MakeDirectories { .. } => "mkdirat",
             Self::RemoveDirectory { .. } => "unlinkat",
             Self::MakeSymlink { .. } => "symlinkat",
             Self::MakeCharacterDevice { .. } | Self::MakeDevice { .. } => "mknodat",
@@ -65,6 +65,7 @@ impl fmt::Display for Step<'_> {
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
             Self::Restrict { mount, attributes, .. } => write!(f, "{mount}, {attributes:?}"),
+            Self::MakeDirectories { path, .. } => write!(f, "{}, 0755", Quoted(path)),
             Self::TakeMode { path, .. } | Self::CopyTree { path, .. } => write!(f, "{}", Quoted(path)),
             Self::SetNoDevices { mount } => write!(f, "{mount}, MOUNT_ATTR_NODEV"),
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),

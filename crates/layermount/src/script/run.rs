@@ -11,7 +11,7 @@ use rustix::mount::{
 };
 
 use super::copy::copy_tree;
-use super::target::{open_in_root, open_mount_point};
+use super::target::{make_directories, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
@@ -144,6 +144,11 @@ impl Step<'_> {
                 let target = open_mount_point(files.at(*root)?, path, *kind)?;
                 files.put(*into, target)
             }
+            Step::MakeDirectories { root, path } => match make_directories(files.at(*root)?, path) {
+                // Links may go in circles or to nowhere, and no mount needs it.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS) => Ok(()),
+                made => made.map(drop),
+            },
             Step::TakeMode { root, path, mount } => {
                 let found = match open_in_root(files.at(*root)?, path, OFlags::PATH | OFlags::DIRECTORY) {
                     // What is no directory is refused when it is to be mounted on.

@@ -9,7 +9,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::{BindOptions, Mount, Mounted, Tmpfs};
 use crate::enter::EnterError;
-use crate::enter::furnish::{Devices, Furnish};
+use crate::enter::furnish::{Access, Devices, Furnish};
 use crate::error::SyscallContext;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step, TargetKind};
@@ -27,8 +27,8 @@ pub(in crate::enter) struct Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::enter) enum Takes {
     Nothing,
-    /// The mode of the directory, when there is one.
-    Mode,
+    /// The mode of the directory, when there is one. Only after that it becomes read-only.
+    Mode(Access),
     /// All that is in it.
     Contents,
 }
@@ -48,7 +48,7 @@ pub(in crate::enter) fn push_mounts(script: &mut Script<'_>, furnish: &Furnish) 
                 (mount, kind, Takes::Nothing)
             }
             Mounted::Tmpfs(tmpfs) => {
-                let takes = if tmpfs.mode.is_none() { Takes::Mode } else { Takes::Nothing };
+                let takes = if tmpfs.mode.is_none() { Takes::Mode(tmpfs.access) } else { Takes::Nothing };
                 (push_tmpfs(script, tmpfs), TargetKind::Directory, takes)
             }
             Mounted::Volume => {
@@ -104,7 +104,11 @@ fn push_tmpfs(script: &mut Script<'_>, tmpfs: &Tmpfs) -> Slot {
     for (key, value) in [(c"uid", tmpfs.uid), (c"gid", tmpfs.gid)] {
         options.extend(value.map(|value| (key, number(value.into()))));
     }
-    script.new_mount(c"tmpfs", options, tmpfs.attributes())
+    let mut attributes = tmpfs.attributes();
+    if tmpfs.mode.is_none() {
+        attributes.remove(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    }
+    script.new_mount(c"tmpfs", options, attributes)
 }
 
 impl Target {
@@ -122,8 +126,11 @@ impl Target {
     pub(in crate::enter) fn push<'a>(self, script: &mut Script<'a>, root: At<'a>) {
         let Self { mount, path, kind, takes } = self;
         script.doing("mount a file or directory in the image");
-        if takes == Takes::Mode {
+        if let Takes::Mode(access) = takes {
             script.push(Step::TakeMode { root, path: path.clone(), mount: mount.into() });
+            if access == Access::ReadOnly {
+                script.push(Step::SetReadOnly { mount: mount.into(), recursive: false });
+            }
         }
         let target = script.slot();
         script.push(Step::OpenTarget { root, path: path.clone(), kind, into: target });
