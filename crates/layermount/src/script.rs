@@ -187,11 +187,11 @@ pub(crate) enum Step<'a> {
         path: CString,
         mount: At<'a>,
     },
-    /// Copies a directory with all that is in it into the root directory of a mount. `path` is for people.
+    /// Copies a directory inside `root`, if there is one, with all that is in it into the root directory of a mount.
     CopyTree {
-        from: Slot,
-        into: Slot,
+        root: At<'a>,
         path: CString,
+        into: Slot,
     },
     /// That it exists already is fine.
     MakeDirectory {

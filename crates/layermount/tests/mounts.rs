@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Root proc_cannot_be_covered
         Root links_of_the_image_lead_nowhere_else
         Root volumes_begin_with_the_images_files
+        Root volumes_take_the_images_files_alone
         Root volumes_that_cannot_be_filled_are_an_error
         Root a_process_that_moves_in_gets_the_same
         Root devices_are_given
@@ -250,6 +251,20 @@ fn volumes_begin_with_the_images_files() {
     let kept = place.path().join("upper/upper");
     assert!(kept.join("kept").exists() && !kept.join("vol/deep/new").exists());
     assert!(!layers[0].join("vol/deep/new").exists());
+}
+
+/// Only what the image has: not what the kernel or the host shows above.
+fn volumes_take_the_images_files_alone() {
+    let place = place();
+    let data = place.path().join("data");
+    put(&data.join("deep/of-the-host"), "");
+    let layers = [layer(place.path())];
+    symlink("sys/kernel", layers[0].join("kernel")).unwrap();
+    let furnish = Furnish::default().volume("/vol/deep").volume("/kernel").bind(&data, "/vol", Access::ReadWrite);
+    let script = "ls -A /vol /vol/deep; ls -A /sys/kernel; touch /vol/deep/new";
+    let text = output(shell(&layers).upper(Upper::ReadOnly), with(furnish, script)).0;
+    assert_eq!(text, "/vol:\ndeep\n\n/vol/deep:\nfile");
+    assert!(!data.join("deep/new").exists());
 }
 
 fn volumes_that_cannot_be_filled_are_an_error() {

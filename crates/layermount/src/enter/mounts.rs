@@ -4,6 +4,7 @@ mod steps;
 
 pub(super) use steps::{Target, c_path, push_mounts};
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -313,7 +314,7 @@ impl Furnish {
         self
     }
 
-    /// Memory at a path inside, made when missing, with a copy of what the image has there: files, modes, owners, times, and
+    /// Memory at a path inside, made when missing, with a copy of what the image itself has there, whatever is mounted above it: files, modes, owners, times, and
     /// the xattrs that tmpfs takes. Hard links become files of their own.
     ///
     /// Entering fails when the files do not fit, or lie more than 64 directories deep.
@@ -337,11 +338,11 @@ impl Furnish {
 
     /// The image's volumes, where nothing else is mounted.
     pub(crate) fn add_volumes(&mut self, paths: &[PathBuf]) {
-        let taken: Vec<_> = self.mounts.iter().map(|mount| mount.inside.clone()).collect();
-        let mut free: Vec<_> = paths.iter().map(|path| clean(path)).filter(|path| !taken.contains(path)).collect();
+        let mut taken: HashSet<_> = self.mounts.iter().map(|mount| mount.inside.clone()).collect();
         // The image's root directory is no place for a mount.
-        free.retain(|path| path.parent().is_some());
-        free.dedup();
+        taken.insert(PathBuf::from("/"));
+        let free = paths.iter().map(|path| clean(path)).filter(|path| taken.insert(path.clone()));
+        let free: Vec<_> = free.collect();
         let volumes = free.into_iter().map(|inside| Mount { inside, what: Mounted::Volume });
         // First: another mount may be at the same place by way of a link.
         self.mounts.splice(0..0, volumes);
@@ -364,7 +365,7 @@ mod tests {
     #[test]
     fn volumes_give_way_to_other_mounts() {
         let mut furnish = Furnish::none().bind("/h", "/a/", Access::ReadWrite).tmpfs("/b", Tmpfs::new());
-        furnish.add_volumes(&["/b".into(), "/c/.".into(), "/a".into(), "/".into()]);
+        furnish.add_volumes(&["/b".into(), "/c/.".into(), "/c-d/..".into(), "/c/".into(), "/a".into(), "/".into()]);
         let text = furnish.to_string();
         assert_eq!(text.matches("image's files").count(), 1, "{text}");
         assert!(text.starts_with("/c               tmpfs with the image's files\n"), "{text}");

@@ -11,7 +11,7 @@ use rustix::mount::{
 };
 
 use super::copy::copy_tree;
-use super::target::{make_directories, open_in_root, open_mount_point};
+use super::target::{make_directories, open_in_mount, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
@@ -146,7 +146,7 @@ impl Step<'_> {
             }
             Step::MakeDirectories { root, path } => match make_directories(files.at(*root)?, path) {
                 // Links may go in circles or to nowhere, and no mount needs it.
-                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS) => Ok(()),
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(()),
                 made => made.map(drop),
             },
             Step::TakeMode { root, path, mount } => {
@@ -157,7 +157,11 @@ impl Step<'_> {
                 };
                 fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())
             }
-            Step::CopyTree { from, into, .. } => copy_tree(files.slot(*from)?, files.slot(*into)?),
+            Step::CopyTree { root, path, into } => match open_in_mount(files.at(*root)?, path) {
+                // Made when it is mounted on, or refused there; and what the image has below other mounts nobody sees.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => Ok(()),
+                from => copy_tree(from?.as_fd(), files.slot(*into)?),
+            },
             Step::MakeDirectory { at, path, mode } => {
                 match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
                     Err(Errno::EXIST) => Ok(()),

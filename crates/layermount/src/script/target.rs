@@ -167,11 +167,20 @@ fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> 
 /// On the way through `..` the kernel answers `EAGAIN` when anything was renamed or mounted on the machine meanwhile, because it
 /// cannot tell then whether the path has left the root (openat2(2)).
 pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Opens a directory inside `root` likewise, if no other mount is on the way: `EXDEV`. Async-signal-safe.
+pub(super) fn open_in_mount(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    resolve(root, path, OFlags::PATH | OFlags::DIRECTORY, how)
+}
+
+fn resolve(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
     const ATTEMPTS: usize = 1000;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut attempts = 1;
     loop {
-        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::AGAIN) if attempts < ATTEMPTS => attempts += 1,
             opened => return opened,
         }

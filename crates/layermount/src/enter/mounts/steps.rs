@@ -1,5 +1,6 @@
 //! The steps that make mounts and bring them to their places.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -37,8 +38,10 @@ pub(in crate::enter) enum Takes {
 pub(in crate::enter) fn push_mounts(script: &mut Script<'_>, furnish: &Furnish) -> Result<Vec<Target>, EnterError> {
     let all_devices = furnish.dev == Some(Devices::Host);
     let mut targets = Vec::with_capacity(furnish.mounts.len());
-    for (index, Mount { inside, what }) in furnish.mounts.iter().enumerate() {
-        if furnish.mounts.iter().take(index).any(|mount| mount.inside == *inside) {
+    // An image may have a great many volumes.
+    let mut taken = HashSet::with_capacity(furnish.mounts.len());
+    for Mount { inside, what } in &furnish.mounts {
+        if !taken.insert(inside) {
             return Err(EnterError::Duplicate { path: inside.clone() });
         }
         let path = c_path(inside)?;
@@ -122,6 +125,14 @@ impl Target {
         self.path.to_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count()
     }
 
+    /// Fills it with what the image has there. Before anything is mounted in the image's tree.
+    pub(in crate::enter) fn push_contents<'a>(&self, script: &mut Script<'a>, root: At<'a>) {
+        if self.takes == Takes::Contents {
+            script.doing("copy the image's files into a volume");
+            script.push(Step::CopyTree { root, path: self.path.clone(), into: self.mount });
+        }
+    }
+
     /// Brings the mount to its place in the image's tree.
     pub(in crate::enter) fn push<'a>(self, script: &mut Script<'a>, root: At<'a>) {
         let Self { mount, path, kind, takes } = self;
@@ -133,12 +144,7 @@ impl Target {
             }
         }
         let target = script.slot();
-        script.push(Step::OpenTarget { root, path: path.clone(), kind, into: target });
-        if takes == Takes::Contents {
-            script.doing("copy the image's files into a volume");
-            script.push(Step::CopyTree { from: target, into: mount, path });
-            script.doing("mount a file or directory in the image");
-        }
+        script.push(Step::OpenTarget { root, path, kind, into: target });
         script.push(Step::MoveMount { from: mount.into(), to: target.into(), path: CString::default() });
         script.push(Step::Close(target));
     }
