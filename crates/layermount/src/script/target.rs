@@ -60,10 +60,11 @@ const MAY_BE_COVERED: [&CStr; 9] = [
 pub(super) fn open_mount_point(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -> Result<OwnedFd> {
     let target = open_target(root, path, kind)?;
     let (above, below) = (identify(root)?, identify(target.as_fd())?);
-    if above == below {
+    if (above.device, above.inode) == (below.device, below.inode) {
         return Err(Errno::BUSY);
     }
-    if above.mount == below.mount || fs::fstatfs(&target)?.f_type != fs::PROC_SUPER_MAGIC {
+    let in_the_tree = above.mount.is_some() && above.mount == below.mount;
+    if in_the_tree || fs::fstatfs(&target)?.f_type != fs::PROC_SUPER_MAGIC {
         return Ok(target);
     }
     if !MAY_BE_COVERED.contains(&path) {
@@ -74,18 +75,19 @@ pub(super) fn open_mount_point(root: BorrowedFd<'_>, path: &CStr, kind: TargetKi
     fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// Which file of which mount (Linux 5.8).
-#[derive(PartialEq, Eq)]
+/// Which file of which mount.
 struct Identity {
     device: (u32, u32),
     inode: u64,
-    mount: u64,
+    /// Known since Linux 5.8.
+    mount: Option<u64>,
 }
 
 fn identify(file: BorrowedFd<'_>) -> Result<Identity> {
     let found = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
     let device = (found.stx_dev_major, found.stx_dev_minor);
-    Ok(Identity { device, inode: found.stx_ino, mount: found.stx_mnt_id })
+    let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    Ok(Identity { device, inode: found.stx_ino, mount: told.then_some(found.stx_mnt_id) })
 }
 
 /// Makes `path` and all directories above it that are missing, and opens it. For working directories.
