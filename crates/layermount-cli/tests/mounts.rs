@@ -128,6 +128,8 @@ fn what_is_seen_inside_is_what_docker_shows() {
         (&["--group-add", "www", "-u", "4321"], groups),
         (&["--group-add", "33", "-u", "app:5"], groups),
         (&["-u", "app", "-w", "/new/dir"], &format!("{stat} . ..; readlink /proc/self/cwd")),
+        (&["--read-only", "-w", "/new/dir"], &format!("{stat} . ..; readlink /proc/self/cwd; touch x")),
+        (&["--read-only", "-w", "/link/a/b"], &format!("{stat} . ..; readlink /proc/self/cwd; touch x && echo made")),
         (&["-u", "app", "-w", "/link/w"], &format!("{stat} . ..; readlink /proc/self/cwd")),
         (&["-u", "app", "-w", "/dangling/w"], &format!("{stat} . ..; readlink /proc/self/cwd")),
     ];

@@ -16,7 +16,7 @@ use super::value::{absolute_path, bytes};
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Mounts {
-    /// type=bind,src=SRC,dst=DST[,ro] or type=tmpfs,dst=DST[,tmpfs-size=SIZE][,tmpfs-mode=MODE], as docker has it
+    /// type=bind,src=SRC,dst=DST (and ro) or type=tmpfs,dst=DST (and tmpfs-size, tmpfs-mode), as docker has it
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub(crate) mount: Vec<Mount>,
 

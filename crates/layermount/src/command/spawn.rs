@@ -75,9 +75,13 @@ impl RootMount {
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.mounts.extend_from_slice(&command.entering.mounts);
         match command.entering.image_volumes {
-            ImageVolumes::Tmpfs if self.is_temporary() => furnish.make_volumes(&command.entering.volumes),
+            ImageVolumes::Tmpfs if self.is_temporary() => furnish.make_directories(&command.entering.volumes),
             ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
             ImageVolumes::Ignore => {}
+        }
+        if self.is_read_only() && command.directory.parent().is_some() {
+            // Later it is too late.
+            furnish.make_directories(std::slice::from_ref(&command.directory));
         }
         let mut script = Script::new();
         self.push_into(&mut script, &furnish, &around)?;

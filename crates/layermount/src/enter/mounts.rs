@@ -331,8 +331,8 @@ impl Furnish {
         self
     }
 
-    /// Makes the image's volumes directories, where they are not.
-    pub(crate) fn make_volumes(&mut self, paths: &[PathBuf]) {
+    /// Makes directories in the image's tree, where they are missing and can be made, before anything is mounted there.
+    pub(crate) fn make_directories(&mut self, paths: &[PathBuf]) {
         self.directories.extend(paths.iter().map(|path| clean(path)));
     }
 

@@ -375,11 +375,12 @@ pub(crate) fn push_enter<'a>(
     if let Some(empty) = empty {
         push_masks(script, furnish, proc, sys, empty);
     }
-    targets.iter().for_each(|target| target.push_contents(script, root));
+    script.doing("make a directory in the image");
     for directory in &furnish.directories {
         // From an image's config: with a zero byte in it, it is nowhere.
         script.push(Step::MakeDirectories { root, path: c_path(directory).unwrap_or_default() });
     }
+    targets.iter().for_each(|target| target.push_contents(script, root));
     for target in targets {
         target.push(script, root);
     }

@@ -167,6 +167,9 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
         (Step::CopyTree { .. }, Errno::NOSPC | Errno::NOMEM) => {
             "a volume holds half of the machine's memory unless another size is given; bind a directory there, or ignore the volume"
         }
+        (Step::OpenTree { recursive: false, .. }, Errno::INVAL) => {
+            "what is mounted below it cannot be left out in a user namespace, where that would uncover what lies under it"
+        }
         (Step::CopyTree { .. }, Errno::LOOP) => "its directories lie too deep in each other; bind a directory there",
         (Step::OpenTarget { .. }, Errno::BUSY) => "the image's root directory itself cannot be a mount point",
         (Step::MakePrivate, Errno::INVAL) | (Step::Enter { .. }, Errno::INVAL) => {
