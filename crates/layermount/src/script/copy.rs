@@ -89,6 +89,10 @@ fn copy_file(from: BorrowedFd<'_>, into: BorrowedFd<'_>, name: &CStr, stat: &Sta
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let source = fs::openat(from, name, flags, Mode::empty())?;
+            if FileType::from_raw_mode(fs::fstat(&source)?.st_mode) != FileType::RegularFile {
+                // An upper that is kept is somebody's who may change it meanwhile.
+                return Err(Errno::STALE);
+            }
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = fs::openat(into, name, flags, Mode::RUSR | Mode::WUSR)?;
             copy_contents(source.as_fd(), copy.as_fd(), stat)?;
