@@ -3,13 +3,15 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod mounts;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use mounts::{MountKind, Volume};
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
-pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
+pub(crate) use value::{EnvSetting, LimitSetting, Size};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -374,9 +376,24 @@ mod tests {
             ("run image -- -- x", &["--", "x"]),
         ] {
             let (_, args) = run(line);
-            assert_eq!(args.image(), "image", "{line}");
+            assert_eq!(&*args.image(), "image", "{line}");
             assert_eq!(args.command(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_directory_takes_the_place_of_the_image() {
+        for line in
+            ["run -D ./tree ls -l", "run --directory ./tree -- ls -l", "run --template ./tree --ephemeral ls -l"]
+        {
+            let (_, args) = run(line);
+            assert_eq!(
+                (&*args.image(), args.command()),
+                ("rootfs:./tree".as_ref(), &["ls".into(), "-l".into()][..]),
+                "{line}"
+            );
+        }
+        assert!(run("run -D /tree").1.command().is_empty());
     }
 
     #[test]
@@ -392,6 +409,8 @@ mod tests {
             "run --read-only --upper d image",
             "run --upper-size 1m --upper d image",
             "run",
+            "run -D dir --upper d --ephemeral sh",
+            "run -D dir --template dir sh",
             "mount --upper d --writable image dir",
             "mount image",
             "unpack image",

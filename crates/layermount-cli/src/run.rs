@@ -1,14 +1,14 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
 mod confine;
+mod mounts;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Access, Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
+use layermount::{Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
 
 use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
@@ -18,7 +18,8 @@ use crate::signals::{Ended, Signals};
 use crate::users::Entrance;
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
-    let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
+    let typed = args.image();
+    let typed = typed.to_str().ok_or_else(|| Failure::usage(format!("{typed:?} is not UTF-8")))?;
     let variables = variables(args)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
     let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
@@ -51,6 +52,11 @@ fn run_inside(
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
+    if let Some(volumes) = mounts::lost_at_the_end(args, image.config().volumes()) {
+        session.report.warn(&format!(
+            "volumes of the image are in memory and lost at the end: {volumes}; --image-volume ignore keeps them with the rest"
+        ));
+    }
     let mut command = command(args, image, variables)?;
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
@@ -139,13 +145,9 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     if let Some(name) = &args.hostname {
         command.hostname(name);
     }
-    for volume in &args.volumes {
-        check_source(&volume.source)?;
-        let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        command.bind(&volume.source, &volume.target, access);
-    }
     command.namespaces(namespaces(args)).die_with_parent(true);
     let furnish = confine::apply(&args.security, &mut command)?;
+    let furnish = mounts::apply(args, &mut command, furnish)?;
     command.furnish(furnish);
     Ok(command)
 }
@@ -155,12 +157,6 @@ fn namespaces(args: &RunArgs) -> Namespaces {
         .into_iter()
         .filter(|(sharing, _)| *sharing == Sharing::Private)
         .fold(Namespaces::empty(), |all, (_, namespace)| all | namespace)
-}
-
-/// Docker makes a missing directory; here it is a mistake, as in podman.
-fn check_source(source: &Path) -> Result<()> {
-    let shown = source.display();
-    std::fs::metadata(source).map(drop).map_err(|error| Failure::io(format!("cannot use the volume {shown}"), error))
 }
 
 fn warn_of_foreign_platform(session: &Session, image: &Image) {

@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::capabilities::Capabilities;
-use crate::enter::{Access, Furnish};
+use crate::enter::{BindOptions, Furnish, ImageVolumes, Mount};
 use crate::image::{Image, Platform};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
@@ -44,6 +44,7 @@ pub struct Command {
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
     user: String,
+    added_groups: Vec<String>,
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
     die_with_parent: bool,
@@ -62,7 +63,10 @@ struct Entering {
     hostname: Option<String>,
     namespaces: Option<Namespaces>,
     furnish: Option<Furnish>,
-    binds: Vec<crate::enter::Bind>,
+    mounts: Vec<Mount>,
+    /// The image's, by path.
+    volumes: Vec<PathBuf>,
+    image_volumes: ImageVolumes,
     user_namespace: Option<IdMaps>,
 }
 
@@ -76,6 +80,7 @@ impl Command {
             environment: Vec::new(),
             directory: PathBuf::from("/"),
             user: String::new(),
+            added_groups: Vec::new(),
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
             die_with_parent: false,
@@ -99,6 +104,7 @@ impl Command {
         command.default_arguments = true;
         command.user = config.user().to_owned();
         command.platform = Some(image.platform().clone());
+        command.entering.volumes = config.volumes().map(PathBuf::from).collect();
         if !config.working_dir().is_empty() {
             command.directory = PathBuf::from(config.working_dir());
         }
@@ -176,6 +182,12 @@ impl Command {
         self
     }
 
+    /// Puts the program into one more group, by name, as the image's own file knows it, or by number.
+    pub fn add_group(&mut self, group: impl Into<String>) -> &mut Self {
+        self.added_groups.push(group.into());
+        self
+    }
+
     /// The hostname inside. Without one, a uts namespace gets twelve random hexadecimal digits, as Docker gives.
     pub fn hostname(&mut self, hostname: impl Into<String>) -> &mut Self {
         self.entering.hostname = Some(hostname.into());
@@ -225,10 +237,21 @@ impl Command {
         self
     }
 
-    /// Adds a bind mount to those of [`Command::furnish`].
-    pub fn bind(&mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> &mut Self {
-        let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());
-        self.entering.binds.push(crate::enter::Bind { host, inside, access });
+    /// Adds a bind mount to those of [`Command::furnish`]: see [`Furnish::bind`].
+    pub fn bind(
+        &mut self,
+        host: impl AsRef<Path>,
+        inside: impl AsRef<Path>,
+        options: impl Into<BindOptions>,
+    ) -> &mut Self {
+        self.entering.mounts.push(Mount::bind(host.as_ref(), inside.as_ref(), options.into()));
+        self
+    }
+
+    /// What becomes of the image's volumes. For a process that [becomes](crate::Entered::exec) the program it is too late: there
+    /// [`Furnish::volume`] makes them.
+    pub fn image_volumes(&mut self, volumes: ImageVolumes) -> &mut Self {
+        self.entering.image_volumes = volumes;
         self
     }
 

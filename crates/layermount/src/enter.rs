@@ -3,10 +3,12 @@
 mod devices;
 mod furnish;
 mod masks;
+mod mounts;
 pub(crate) mod steps;
 
-pub(crate) use furnish::Bind;
 pub use furnish::{Access, Devices, Furnish};
+pub(crate) use mounts::Mount;
+pub use mounts::{BindOptions, ImageVolumes, Tmpfs};
 
 use std::borrow::BorrowMut;
 use std::path::PathBuf;
@@ -150,6 +152,18 @@ pub(crate) enum EnterError {
         #[source]
         cause: SyscallError,
     },
+    #[error("duplicate mount point: {}", path.display())]
+    Duplicate { path: PathBuf },
+    #[error("cannot find the device {}", path.display())]
+    DeviceSource {
+        path: PathBuf,
+        #[source]
+        cause: SyscallError,
+    },
+    #[error("{} is not a device, nor a directory with devices", path.display())]
+    NoDevice { path: PathBuf },
+    #[error("{} cannot be made for the device {}: /dev has something else there", inside.display(), host.display())]
+    DevicePlace { host: PathBuf, inside: PathBuf },
 }
 
 impl Fault for EnterError {
@@ -157,9 +171,15 @@ impl Fault for EnterError {
         match self {
             Self::MultiThreaded { .. } => ErrorKind::MultiThreaded,
             Self::Threads(cause) => cause.kind(),
-            Self::BindPath { .. } => ErrorKind::InvalidInput,
-            Self::BindSource { cause, .. } if cause.errno() == rustix::io::Errno::NOENT => ErrorKind::InvalidInput,
-            Self::BindSource { cause, .. } => cause.kind(),
+            Self::BindPath { .. } | Self::Duplicate { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. }
+                if cause.errno() == rustix::io::Errno::NOENT =>
+            {
+                ErrorKind::InvalidInput
+            }
+            Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. } => cause.kind(),
         }
     }
 
@@ -168,7 +188,10 @@ impl Fault for EnterError {
             Self::MultiThreaded { .. } => "move before threads are started, or spawn a child".to_owned(),
             Self::Threads(_) => "/proc must be mounted".to_owned(),
             Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
-            Self::BindPath { .. } => return None,
+            Self::Duplicate { .. } => "mount one of them elsewhere".to_owned(),
+            Self::BindPath { .. } | Self::DeviceSource { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
+                return None;
+            }
         })
     }
 }

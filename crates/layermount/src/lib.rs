@@ -64,7 +64,7 @@ mod userns;
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
 pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
-pub use enter::{Access, Devices, Entered, Furnish};
+pub use enter::{Access, BindOptions, Devices, Entered, Furnish, ImageVolumes, Tmpfs};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{
     Blobs, Config, Content, Descriptor, HistoryEntry, Image, ImageArchive, ImageParts, Layer, Located, MediaType,

@@ -8,6 +8,7 @@
 //! Descriptors that come into being while a script runs are named by [`Slot`]s.
 
 mod apart;
+mod copy;
 mod display;
 mod failure;
 mod run;
@@ -145,6 +146,12 @@ pub(crate) enum Step<'a> {
         mount: At<'a>,
         recursive: bool,
     },
+    /// Takes away what a mount allows: writing, device nodes, set-user-ID programs, programs.
+    Restrict {
+        mount: At<'a>,
+        attributes: MountAttrFlags,
+        recursive: bool,
+    },
     /// Device nodes in this mount can be opened by nobody.
     SetNoDevices {
         mount: At<'a>,
@@ -167,6 +174,23 @@ pub(crate) enum Step<'a> {
         root: At<'a>,
         path: CString,
         kind: TargetKind,
+        into: Slot,
+    },
+    /// Makes a directory inside `root` and those above it, as far as they are missing. That something else is there is fine.
+    MakeDirectories {
+        root: At<'a>,
+        path: CString,
+    },
+    /// Gives the root directory of a mount the mode of a directory inside `root`, if there is one.
+    TakeMode {
+        root: At<'a>,
+        path: CString,
+        mount: At<'a>,
+    },
+    /// Copies a directory inside `root`, if there is one, with all that is in it into the root directory of a mount.
+    CopyTree {
+        root: At<'a>,
+        path: CString,
         into: Slot,
     },
     /// That it exists already is fine.

@@ -2,6 +2,7 @@
 
 mod plain;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::value::{absolute_path, network};
 use crate::users::Users;
 
+use super::mounts::Mounts;
 use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
@@ -49,9 +51,16 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
 
-    /// Show a directory or file of the host inside
-    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Add a group; names are looked up in the image
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
+
+    /// Show a directory or file of the host inside; options as ro, nosuid, noexec, dev
+    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTION,...]")]
     pub(crate) volumes: Vec<Volume>,
+
+    #[command(flatten)]
+    pub(crate) mounts: Mounts,
 
     /// Keep changes in DIR (made if it is missing) instead of losing them at the end
     #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with_all = ["upper_size", "read_only"])]
@@ -115,25 +124,39 @@ pub(crate) struct RunArgs {
     #[arg(long, id = VERBOSE, help_heading = "Global options")]
     pub(crate) verbose: bool,
 
+    /// A directory with a whole tree instead of IMAGE (rootfs:DIR), as systemd-nspawn's --directory and --template
+    #[arg(short = 'D', long, alias = "template", value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// As systemd-nspawn's: changes are lost at the end, as they are anyway
+    #[arg(long, hide = true, conflicts_with = "upper")]
+    ephemeral: bool,
+
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
 
     /// The image, then the program and its arguments
     // One list, so that everything behind the image is the program's, whatever it looks like.
-    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "directory", trailing_var_arg = true, value_name = "IMAGE")]
     words: Vec<OsString>,
 }
 
 impl RunArgs {
     /// The image as it was typed.
-    pub(crate) fn image(&self) -> &OsStr {
-        self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
+    pub(crate) fn image(&self) -> Cow<'_, OsStr> {
+        if let Some(directory) = &self.directory {
+            let mut image = OsString::from("rootfs:");
+            image.push(directory);
+            return image.into();
+        }
+        self.words.first().map_or(OsStr::new(""), OsString::as_os_str).into()
     }
 
     /// What was typed behind the image.
     pub(crate) fn command(&self) -> &[OsString] {
-        match self.words.get(1..).unwrap_or_default() {
+        let image = usize::from(self.directory.is_none());
+        match self.words.get(image..).unwrap_or_default() {
             [dashes, command @ ..] if dashes == "--" => command,
             command => command,
         }

@@ -18,6 +18,8 @@ pub(crate) enum CommandError {
     Variable { name: String },
     #[error("{text:?} is not a user of the form user[:group], names or numbers")]
     User { text: String },
+    #[error("{text:?} is not a group: a name or a number")]
+    Group { text: String },
     #[error("{text:?} is not a hostname")]
     Hostname { text: String },
     #[error("{what} belongs to entering the image, which has happened already")]
@@ -63,7 +65,7 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::Streams => "cannot set up the standard streams".to_owned(),
         Stage::UserNotFound => format!("the image has no user {what:?}"),
         Stage::GroupNotFound => format!("the image has no group {what:?}"),
-        Stage::TooManyGroups => format!("the image puts user {what:?} into more than {MAX_GROUPS} groups"),
+        Stage::TooManyGroups => format!("user {what:?} would be in more than {MAX_GROUPS} groups"),
         Stage::Home => format!("the home directory of user {what:?} is not usable"),
         Stage::WorkingDirectory => format!("cannot use the working directory {what}"),
         Stage::Groups | Stage::Credentials if what.is_empty() => "cannot become the image's root".to_owned(),
@@ -87,6 +89,7 @@ impl Fault for CommandError {
             | Self::ZeroByte { .. }
             | Self::Variable { .. }
             | Self::User { .. }
+            | Self::Group { .. }
             | Self::Hostname { .. }
             | Self::TooLate { .. }
             | Self::SharedHostname => ErrorKind::InvalidInput,

@@ -34,6 +34,8 @@ pub(super) struct Launch {
     /// `HOME` is not in the environment.
     pub(super) wants_home: bool,
     pub(super) user: UserSpec,
+    /// Besides those that the user is in.
+    pub(super) added_groups: Vec<Id>,
     pub(super) directory: CString,
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
@@ -106,8 +108,12 @@ impl Stage {
         Failure::new(self as u32, errno)
     }
 
+    fn without(self, group: Missing) -> Stopped {
+        Stopped { stage: self, errno: Errno::NOENT, group: Some(group) }
+    }
+
     pub(super) fn failed(self, errno: Errno) -> Stopped {
-        Stopped { stage: self, errno }
+        Stopped { stage: self, errno, group: None }
     }
 }
 
@@ -115,6 +121,15 @@ impl Stage {
 pub(super) struct Stopped {
     stage: Stage,
     errno: Errno,
+    /// The one that is missing.
+    group: Option<Missing>,
+}
+
+/// A group that the image has not.
+enum Missing {
+    Users,
+    /// One of the added ones, by number.
+    Added(usize),
 }
 
 /// Who the program runs as.
@@ -126,11 +141,20 @@ struct Identity {
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
     pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>) -> Failure {
-        let Stopped { stage, errno } = match self.prepare(report) {
+        let Stopped { stage, errno, group } = match self.prepare(report) {
             Ok(()) => self.execute(),
             Err(stopped) => stopped,
         };
-        Failure::new(stage as u32, errno)
+        let mut failure = stage.failure(errno);
+        let group = match group {
+            Some(Missing::Users) => self.user.group.as_ref(),
+            Some(Missing::Added(index)) => self.added_groups.get(index),
+            None => None,
+        };
+        if let Some(Id::Name(name)) = group {
+            failure.append(name);
+        }
+        failure
     }
 
     fn prepare(&mut self, report: Option<BorrowedFd<'_>>) -> Result<(), Stopped> {
@@ -183,7 +207,8 @@ impl Launch {
     }
 
     /// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
-    /// are the user's own only when no group was asked for.
+    /// are the user's own only when no group was asked for, and the
+    /// one that counts is always among them.
     fn identify(&mut self) -> Result<Identity, Stopped> {
         let length = read_database(c"etc/passwd", &mut self.database).unwrap_or(0);
         let user = find_user(self.database.get(..length).unwrap_or_default(), &self.user.user);
@@ -208,22 +233,29 @@ impl Launch {
             None => &[],
         };
         self.groups.clear();
-        let number = match &self.user.group {
-            Some(Id::Number(number)) => Some(*number),
-            _ => None,
-        };
-        if let Some(number) = number {
-            gid = number;
-        } else {
-            let length = read_database(c"etc/group", &mut self.database).unwrap_or(0);
-            let database = self.database.get(..length).unwrap_or_default();
-            match &self.user.group {
-                Some(group) => {
-                    gid = find_group(database, group).ok_or(Stage::GroupNotFound.failed(Errno::NOENT))?;
-                }
-                None if add_groups_of(database, name, &mut self.groups) => {}
-                None => return Err(Stage::TooManyGroups.failed(Errno::NOSPC)),
+        let needs_names = !matches!(self.user.group, Some(Id::Number(_)))
+            || self.added_groups.iter().any(|group| matches!(group, Id::Name(_)));
+        let length = if needs_names { read_database(c"etc/group", &mut self.database).unwrap_or(0) } else { 0 };
+        let database = self.database.get(..length).unwrap_or_default();
+        if let Some(group) = &self.user.group {
+            gid = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Users))?;
+        }
+        let too_many = Stage::TooManyGroups.failed(Errno::NOSPC);
+        // Or a program could leave it by executing a set-group-ID one, as far as it is there to forbid something (CVE-2022-36109).
+        self.groups.push(Gid::from_raw(gid));
+        if self.user.group.is_none() && !add_groups_of(database, name, &mut self.groups) {
+            return Err(too_many);
+        }
+        for (index, group) in self.added_groups.iter().enumerate() {
+            let number = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Added(index)))?;
+            let number = Gid::from_raw(number);
+            if self.groups.contains(&number) {
+                continue;
             }
+            if self.groups.len() == self.groups.capacity() {
+                return Err(too_many);
+            }
+            self.groups.push(number);
         }
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
@@ -237,6 +269,9 @@ impl Launch {
 
     fn become_user(&self, identity: &Identity) -> Result<(), Stopped> {
         let Identity { uid, gid } = *identity;
+        if self.single_user && !self.added_groups.is_empty() {
+            return Err(Stage::Groups.failed(Errno::PERM));
+        }
         if self.single_user && uid.is_root() && gid.is_root() {
             return Ok(());
         }
@@ -245,6 +280,14 @@ impl Launch {
         }
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| Stage::Credentials.failed(errno))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| Stage::Credentials.failed(errno))
+    }
+}
+
+/// A number is one, whether or not the image has a group of that number.
+fn number_of(database: &[u8], group: &Id) -> Option<u32> {
+    match group {
+        Id::Number(number) => Some(*number),
+        Id::Name(_) => find_group(database, group),
     }
 }
 

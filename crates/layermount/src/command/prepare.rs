@@ -14,7 +14,7 @@ use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
 use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
 use super::stdio::{Stdio, Stream};
-use super::user::UserSpec;
+use super::user::{Id, UserSpec};
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::script::Failure;
 use crate::sys::exec::Strings;
@@ -48,7 +48,7 @@ impl Command {
             (entering.hostname.is_some(), "a hostname"),
             (entering.namespaces.is_some(), "a set of namespaces"),
             (entering.furnish.is_some(), "furnishing"),
-            (!entering.binds.is_empty(), "a bind mount"),
+            (!entering.mounts.is_empty(), "a bind mount"),
             (entering.user_namespace.is_some(), "a user namespace"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
@@ -70,6 +70,11 @@ impl Command {
         let candidates = candidates(program, path)?;
         let arguments = words.iter().map(|word| c_string("argument", word)).collect::<Result<_, _>>()?;
         let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
+        let added_groups = self.added_groups.iter().map(|group| {
+            let parsed = Id::parse(group).filter(|_| !group.is_empty());
+            parsed.ok_or_else(|| CommandError::Group { text: group.clone() })
+        });
+        let added_groups = added_groups.collect::<Result<_, _>>()?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
         let environment = Strings::new(self.environment()?, HOME_ROOM);
         let confinement = self.confinement(launching)?;
@@ -89,6 +94,7 @@ impl Command {
             environment,
             wants_home,
             user,
+            added_groups,
             directory,
             streams: [stdin, stdout, stderr],
             preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
@@ -135,7 +141,8 @@ impl Command {
             Stage::UserNotFound | Stage::TooManyGroups | Stage::Home => {
                 (self.user.split(':').next().unwrap_or_default().to_owned(), "setgroups")
             }
-            Stage::GroupNotFound => (self.user.split(':').nth(1).unwrap_or_default().to_owned(), "setgroups"),
+            // It is said which, of several.
+            Stage::GroupNotFound => (failure.text().unwrap_or_default(), "setgroups"),
             Stage::Groups => (self.user.clone(), "setgroups"),
             Stage::Credentials => (self.user.clone(), "setresuid"),
             Stage::WorkingDirectory => (self.directory.display().to_string(), "openat2"),
@@ -293,6 +300,14 @@ mod tests {
             }),
             InvalidInput
         );
+        for bad in ["", "a:b", "4294967295", "a\nb"] {
+            assert_eq!(
+                refused(&|command| {
+                    command.add_group(bad);
+                }),
+                InvalidInput
+            );
+        }
         assert_eq!(
             refused(&|command| {
                 command.entrypoint([""; 0]);

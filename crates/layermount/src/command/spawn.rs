@@ -25,6 +25,7 @@ use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::{Command, Namespaces};
+use crate::enter::ImageVolumes;
 use crate::enter::steps::Surroundings;
 use crate::error::{Result, SyscallContext};
 use crate::overlay::RootMount;
@@ -72,7 +73,16 @@ impl RootMount {
             hostname: &hostname,
         };
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
-        furnish.binds.extend_from_slice(&command.entering.binds);
+        furnish.mounts.extend_from_slice(&command.entering.mounts);
+        match command.entering.image_volumes {
+            ImageVolumes::Tmpfs if self.is_temporary() => furnish.make_directories(&command.entering.volumes),
+            ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
+            ImageVolumes::Ignore => {}
+        }
+        if self.is_read_only() && command.directory.parent().is_some() {
+            // Later it is too late.
+            furnish.make_directories(std::slice::from_ref(&command.directory));
+        }
         let mut script = Script::new();
         self.push_into(&mut script, &furnish, &around)?;
         if namespaces.contains(Namespaces::UTS) {

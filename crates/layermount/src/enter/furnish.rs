@@ -4,6 +4,9 @@ use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::devices::DeviceRequest;
+use super::mounts::Mount;
+
 /// What is mounted over and into an image's tree when it is entered. Plain data; `Display` prints it.
 ///
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` are files in memory, mounted over the image's own. So neither
@@ -25,15 +28,13 @@ pub struct Furnish {
     pub(crate) hostname: bool,
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
-    pub(crate) binds: Vec<Bind>,
-}
-
-/// A directory or file of the host that is seen inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    pub(crate) host: PathBuf,
-    pub(crate) inside: PathBuf,
-    pub(crate) access: Access,
+    pub(crate) mounts: Vec<Mount>,
+    /// To be made in the image's tree, if they are missing and can be.
+    pub(super) directories: Vec<PathBuf>,
+    pub(super) given_devices: Vec<DeviceRequest>,
+    /// In bytes, as the next.
+    pub(super) shm_size: Option<u64>,
+    pub(super) volume_size: Option<u64>,
 }
 
 /// Which devices there are in `/dev`.
@@ -46,7 +47,7 @@ pub enum Devices {
     Host,
 }
 
-/// What may be done with a bind mount from inside.
+/// What may be done with a mount from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reading, also in all mounts below.
@@ -67,7 +68,11 @@ impl Default for Furnish {
             hostname: true,
             hosts: true,
             resolv_conf: true,
-            binds: Vec::new(),
+            mounts: Vec::new(),
+            directories: Vec::new(),
+            given_devices: Vec::new(),
+            shm_size: None,
+            volume_size: None,
         }
     }
 }
@@ -84,7 +89,11 @@ impl Furnish {
             hostname: false,
             hosts: false,
             resolv_conf: false,
-            binds: Vec::new(),
+            mounts: Vec::new(),
+            directories: Vec::new(),
+            given_devices: Vec::new(),
+            shm_size: None,
+            volume_size: None,
         }
     }
 
@@ -173,15 +182,6 @@ impl Furnish {
         self.resolv_conf = on;
         self
     }
-
-    /// A directory or file of the host, with all that is mounted below it, at a path inside, made when missing. In the order
-    /// in which they are given; later ones may lie inside earlier ones.
-    #[must_use]
-    pub fn bind(mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> Self {
-        let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());
-        self.binds.push(Bind { host, inside, access });
-        self
-    }
 }
 
 impl fmt::Display for Furnish {
@@ -207,10 +207,10 @@ impl fmt::Display for Furnish {
                 writeln!(f, "{what}")?;
             }
         }
-        for Bind { host, inside, access } in &self.binds {
-            let access = if *access == Access::ReadOnly { ", read-only" } else { "" };
-            writeln!(f, "{:<16} bind of {}{access}", inside.display(), host.display())?;
+        if let Some(size) = self.shm_size.filter(|_| self.dev.is_some()) {
+            writeln!(f, "/dev/shm         {size} bytes")?;
         }
-        Ok(())
+        self.given_devices.iter().try_for_each(|device| writeln!(f, "{device}"))?;
+        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))
     }
 }

@@ -8,19 +8,17 @@
 //! Devices".
 
 use std::ffi::{CStr, CString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::EnterError;
-use super::devices::{HostDevice, host_devices};
-use super::furnish::{Access, Bind, Devices, Furnish};
+use super::devices::{GivenDevice, HostDevice, Place, host_devices};
+use super::furnish::{Access, Devices, Furnish};
 use super::masks::push_masks;
-use crate::error::SyscallContext;
+use super::mounts::{Target, c_path, push_mounts};
 use crate::overlay::steps::number;
-use crate::script::{At, Script, Slot, Step, TargetKind};
+use crate::script::{At, Script, Slot, Step};
 
 /// What the surroundings are like when the tree is entered.
 #[derive(Debug, Clone, Copy)]
@@ -67,8 +65,8 @@ pub(crate) struct Prepared {
     dev: Option<Dev>,
     /// What directories are covered with, when something is to be covered.
     empty: Option<Slot>,
-    /// In order: mount, place, what the place must be.
-    targets: Vec<(Slot, CString, TargetKind)>,
+    /// In the order in which they are attached.
+    targets: Vec<Target>,
 }
 
 #[derive(Debug)]
@@ -113,13 +111,20 @@ pub(crate) fn push_prepare<'a>(
         });
     }
     if let Some(devices) = furnish.dev {
-        prepared.dev = Some(push_dev(script, devices, around));
+        let (dev, bound) = push_dev(script, devices, furnish, around)?;
+        prepared.dev = Some(dev);
+        prepared.targets = bound;
+    } else {
+        prepared.targets = push_given_devices(script, None, furnish, around, &mut Vec::new())?;
     }
-    script.doing("bind a directory or file of the host");
-    let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
+    let mounts = push_mounts(script, furnish)?;
     // After the binds: one of `/` would show these files, which for the moment lie in it.
     push_files(script, furnish, around, &mut prepared);
-    prepared.targets.extend(binds);
+    if !mounts.is_empty() {
+        prepared.targets.extend(mounts);
+        // As docker has it: what lies in another mount comes after that, in whatever order they were given.
+        prepared.targets.sort_by_key(Target::depth);
+    }
     Ok(prepared)
 }
 
@@ -129,7 +134,13 @@ fn host_tree(script: &mut Script<'_>, path: &CStr) -> Slot {
     tree
 }
 
-fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>) -> Dev {
+/// And devices that belong elsewhere.
+fn push_dev(
+    script: &mut Script<'_>,
+    devices: Devices,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+) -> Result<(Dev, Vec<Target>), EnterError> {
     script.doing("furnish /dev");
     let option = |key: &'static CStr, value: &CStr| (key, value.to_owned());
     let options = vec![option(c"source", c"dev"), option(c"mode", c"0755"), option(c"size", c"65536k")];
@@ -142,8 +153,9 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
             nodes.push((host_node(script, tmpfs, name, host), name.to_owned()));
         }
     }
+    let bound = push_given_devices(script, Some(tmpfs), furnish, around, &mut nodes)?;
     if devices == Devices::Host {
-        push_host_devices(script, tmpfs, around, &mut nodes);
+        push_host_devices(script, tmpfs, furnish, around, &mut nodes);
     }
     for (target, path) in LINKS {
         script.push(Step::MakeSymlink { target, at: tmpfs.into(), path });
@@ -155,7 +167,11 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
     }
     let no_devices = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = script.new_mount(c"devpts", options, no_devices);
-    let options = vec![option(c"source", c"shm"), option(c"mode", c"1777"), (c"size", number(64 << 20))];
+    let options = vec![
+        option(c"source", c"shm"),
+        option(c"mode", c"1777"),
+        (c"size", number(furnish.shm_size.unwrap_or(64 << 20))),
+    ];
     let shm = script.new_mount(c"tmpfs", options, NO_PROGRAMS);
     // Owned by the ipc namespace; see /proc above.
     let mqueue = (!around.user_namespace || around.private_ipc)
@@ -163,7 +179,7 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
     for name in [c"pts", c"shm", c"mqueue"] {
         script.push(Step::MakeDirectory { at: tmpfs.into(), path: name.to_owned(), mode: 0o755 });
     }
-    Dev { tmpfs, pts, shm, mqueue, nodes }
+    Ok((Dev { tmpfs, pts, shm, mqueue, nodes }, bound))
 }
 
 /// A copy of a node of the host, and a file that it is going to lie on.
@@ -174,15 +190,67 @@ fn host_node(script: &mut Script<'_>, tmpfs: Slot, name: &CStr, host: &CStr) -> 
     node
 }
 
+/// The devices that were asked for: in `dev` where they belong there, and otherwise the host's own, to be bound.
+fn push_given_devices(
+    script: &mut Script<'_>,
+    dev: Option<Slot>,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+    nodes: &mut Vec<(Slot, CString)>,
+) -> Result<Vec<Target>, EnterError> {
+    let mut bound = Vec::new();
+    let mut made: Vec<(PathBuf, u64)> = Vec::new();
+    for GivenDevice { host, place, device } in furnish.resolve_devices()? {
+        script.doing("give a device of the host");
+        let host_path = c_path(&host)?;
+        let (inside, dev) = match (place, dev) {
+            (Place::Dev(inside), Some(dev)) => (inside, dev),
+            (Place::Dev(inside) | Place::Tree(inside), _) => {
+                let node = script.slot();
+                script.push(Step::OpenTree { at: At::Cwd, path: host_path, recursive: false, into: node });
+                // A change of its mode inside would be one of the host's node.
+                script.push(Step::SetReadOnly { mount: node.into(), recursive: false });
+                bound.push(Target::file(node, c_path(&inside)?));
+                continue;
+            }
+        };
+        let path = c_path(&inside)?;
+        let standard = DEVICES.iter().find(|(name, ..)| **name == *path);
+        let standard = standard.map(|(_, _, major, minor)| rustix::fs::makedev(*major, *minor));
+        match standard.or_else(|| made.iter().find(|(known, _)| *known == inside).map(|(_, rdev)| *rdev)) {
+            Some(rdev) if rdev == device.rdev => continue,
+            Some(_) => return Err(EnterError::DevicePlace { host, inside: Path::new("/dev").join(inside) }),
+            None if LINKS.iter().any(|(_, name)| inside.starts_with(name.to_str().unwrap_or_default())) => {
+                return Err(EnterError::DevicePlace { host, inside: Path::new("/dev").join(inside) });
+            }
+            None => {}
+        }
+        let directories: Vec<_> = inside.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        for directory in directories.into_iter().rev() {
+            script.push(Step::MakeDirectory { at: dev.into(), path: c_path(directory)?, mode: 0o755 });
+        }
+        if around.may_make_devices {
+            script.push(Step::MakeDevice { at: dev.into(), path, device });
+        } else {
+            nodes.push((host_node(script, dev, &path, &host_path), path));
+        }
+        made.push((inside, device.rdev));
+    }
+    Ok(bound)
+}
+
 /// All devices but those that are there already.
 fn push_host_devices(
     script: &mut Script<'_>,
     tmpfs: Slot,
+    furnish: &Furnish,
     around: &Surroundings<'_>,
     nodes: &mut Vec<(Slot, CString)>,
 ) {
+    let given = furnish.given_in_dev();
     let mut known = DEVICES.map(|(name, ..)| name).to_vec();
     known.extend(LINKS.map(|(_, name)| name));
+    known.extend(given.iter().map(CString::as_c_str));
     for device in host_devices(&known) {
         match device {
             HostDevice::Directory(path) => script.push(Step::MakeDirectory { at: tmpfs.into(), path, mode: 0o755 }),
@@ -228,7 +296,7 @@ fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<
             if around.read_only {
                 script.push(Step::SetReadOnly { mount: file.into(), recursive: false });
             }
-            prepared.targets.push((file, place.to_owned(), TargetKind::File));
+            prepared.targets.push(Target::file(file, place.to_owned()));
         }
     }
     if furnish.has_masks() {
@@ -276,29 +344,6 @@ fn hosts(host: &[u8], hostname: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The source is taken now, so that nobody can exchange it later.
-fn push_bind<'a>(script: &mut Script<'a>, bind: &Bind) -> Result<(Slot, CString, TargetKind), EnterError> {
-    let Bind { host, inside, access } = bind;
-    let path = |path: &Path| {
-        CString::new(path.as_os_str().as_bytes()).map_err(|_| EnterError::BindPath { path: path.to_owned() })
-    };
-    let (host_path, inside_path) = (path(host)?, path(inside)?);
-    let source = rustix::fs::open(host_path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(rustix::fs::fstat)
-        .syscall("open", || format!("{}, O_PATH", host.display()))
-        .map_err(|cause| EnterError::BindSource { path: host.clone(), cause })?;
-    let kind = match FileType::from_raw_mode(source.st_mode) {
-        FileType::Directory => TargetKind::Directory,
-        _ => TargetKind::File,
-    };
-    let tree = script.slot();
-    script.push(Step::OpenTree { at: At::Cwd, path: host_path, recursive: true, into: tree });
-    if *access == Access::ReadOnly {
-        script.push(Step::SetReadOnly { mount: tree.into(), recursive: true });
-    }
-    Ok((tree, inside_path, kind))
-}
-
 /// The second half: the overlay over `/`, everything in its place, and through.
 pub(crate) fn push_enter<'a>(
     script: &mut Script<'a>,
@@ -330,12 +375,14 @@ pub(crate) fn push_enter<'a>(
     if let Some(empty) = empty {
         push_masks(script, furnish, proc, sys, empty);
     }
-    script.doing("mount a file or directory in the image");
-    for (mount, path, kind) in targets {
-        let target = script.slot();
-        script.push(Step::OpenTarget { root, path, kind, into: target });
-        script.push(Step::MoveMount { from: mount.into(), to: target.into(), path: CString::default() });
-        script.push(Step::Close(target));
+    script.doing("make a directory in the image");
+    for directory in &furnish.directories {
+        // From an image's config: with a zero byte in it, it is nowhere.
+        script.push(Step::MakeDirectories { root, path: c_path(directory).unwrap_or_default() });
+    }
+    targets.iter().for_each(|target| target.push_contents(script, root));
+    for target in targets {
+        target.push(script, root);
     }
     if read_only {
         script.doing("make the image's tree read-only");
@@ -375,6 +422,9 @@ mod tests {
     #[test]
     fn furnishing_prints_what_it_does() {
         let furnish = Furnish::none().proc(true).bind("/srv", "/data", Access::ReadOnly);
-        assert_eq!(furnish.to_string(), "/proc            proc\n/data            bind of /srv, read-only\n");
+        assert_eq!(
+            furnish.to_string(),
+            "/proc            proc\n/proc, /sys      parts covered or read-only\n/data            bind of /srv, read-only\n"
+        );
     }
 }

@@ -10,7 +10,8 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use super::target::open_target;
+use super::copy::copy_tree;
+use super::target::{make_directories, open_in_mount, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
@@ -119,6 +120,9 @@ impl Step<'_> {
                 files.put(*into, tree)
             }
             Step::SetReadOnly { mount, recursive } => crate::sys::mount::set_read_only(files.at(*mount)?, *recursive),
+            Step::Restrict { mount, attributes, recursive } => {
+                crate::sys::mount::restrict(files.at(*mount)?, *attributes, *recursive)
+            }
             Step::SetNoDevices { mount } => crate::sys::mount::set_no_devices(files.at(*mount)?),
             Step::OpenDirectory { at, path, readable, into } => {
                 let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -137,15 +141,27 @@ impl Step<'_> {
                 files.put(*into, directory)
             }
             Step::OpenTarget { root, path, kind, into } => {
-                let root = files.at(*root)?;
-                let target = open_target(root, path, *kind)?;
-                let (above, below) = (fs::fstat(root)?, fs::fstat(&target)?);
-                if (above.st_dev, above.st_ino) == (below.st_dev, below.st_ino) {
-                    // It would lie over the root that is entered, seen by nobody.
-                    return Err(Errno::BUSY);
-                }
+                let target = open_mount_point(files.at(*root)?, path, *kind)?;
                 files.put(*into, target)
             }
+            Step::MakeDirectories { root, path } => match make_directories(files.at(*root)?, path) {
+                // Links may go in circles or to nowhere, and no mount needs it.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(()),
+                made => made.map(drop),
+            },
+            Step::TakeMode { root, path, mount } => {
+                let found = match open_in_root(files.at(*root)?, path, OFlags::PATH | OFlags::DIRECTORY) {
+                    // What is no directory is refused when it is to be mounted on.
+                    Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                    found => fs::fstat(found?)?,
+                };
+                fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())
+            }
+            Step::CopyTree { root, path, into } => match open_in_mount(files.at(*root)?, path) {
+                // Made when it is mounted on, or refused there; and what the image has below other mounts nobody sees.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => Ok(()),
+                from => copy_tree(from?.as_fd(), files.slot(*into)?),
+            },
             Step::MakeDirectory { at, path, mode } => {
                 match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
                     Err(Errno::EXIST) => Ok(()),
