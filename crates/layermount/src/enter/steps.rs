@@ -18,6 +18,7 @@ use super::EnterError;
 use super::devices::{HostDevice, host_devices};
 use super::furnish::{Access, Bind, Devices, Furnish};
 use super::masks::push_masks;
+use crate::command::StartPhase;
 use crate::error::SyscallContext;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step, TargetKind};
@@ -346,6 +347,7 @@ pub(crate) fn push_enter<'a>(
         script.doing("make devices of the image's tree useless");
         script.push(Step::SetNoDevices { mount: root });
     }
+    script.push(Step::Mark(StartPhase::Furnish));
     script.doing("enter the image");
     script.push(Step::Enter { root });
 }

@@ -35,6 +35,7 @@ impl Step<'_> {
             Self::SetHostname(_) => "sethostname",
             Self::Enter { .. } => "pivot_root",
             Self::Close(_) => "close",
+            Self::Mark(_) => "clock_gettime",
         }
     }
 }
@@ -81,7 +82,7 @@ impl fmt::Display for Step<'_> {
             Self::SetAttributes { attributes, .. } => write!(f, "the root directory, {attributes:?}"),
             Self::SetHostname(name) => write!(f, "{}", Quoted(name)),
             Self::Enter { .. } => f.write_str("\".\", \".\""),
-            Self::Close(_) => Ok(()),
+            Self::Close(_) | Self::Mark(_) => Ok(()),
         }
     }
 }
