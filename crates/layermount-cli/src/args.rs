@@ -3,11 +3,13 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod bench;
 mod mounts;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use bench::{BenchArgs, Percent};
 pub(crate) use mounts::{MountKind, Volume};
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
@@ -107,6 +109,8 @@ pub(crate) enum Command {
     /// Take away what `mount` made visible
     #[command(visible_alias = "unmount")]
     Umount(UmountArgs),
+    /// Measure how long an image takes to become a running program
+    Bench(Box<BenchArgs>),
     /// Make an image ready in the store, so that it runs without the place it came from
     Pull(PullArgs),
     /// Copy an image's tree into a plain directory

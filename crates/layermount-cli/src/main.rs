@@ -4,6 +4,7 @@
 //! `main` is the only place where a failure becomes text and an exit status.
 
 mod args;
+mod bench;
 mod docs;
 mod doctor;
 mod failure;
@@ -55,6 +56,11 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Run(args) => return run::run(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
+        Command::Bench(args) => {
+            let code = bench::bench(&args, global, out)?;
+            out.flush()?;
+            return Ok(code);
+        }
         Command::Doctor(args) => {
             let found = doctor::doctor(&args, global, out)?;
             out.flush()?;

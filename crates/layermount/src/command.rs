@@ -9,11 +9,14 @@ mod prepare;
 mod process;
 mod spawn;
 mod stdio;
+mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
 pub use process::{Child, ParseSignalError, Signal};
 pub use stdio::Stdio;
+pub(crate) use timings::StopWatch;
+pub use timings::{StartPhase, Timings};
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -54,6 +57,7 @@ pub struct Command {
     #[cfg(feature = "seccomp")]
     seccomp: Option<Seccomp>,
     platform: Option<Platform>,
+    timed: bool,
     entering: Entering,
 }
 
@@ -90,6 +94,7 @@ impl Command {
             #[cfg(feature = "seccomp")]
             seccomp: None,
             platform: None,
+            timed: false,
             entering: Entering::default(),
         }
     }
@@ -306,6 +311,12 @@ impl Command {
         }
         let furnish = self.entering.furnish.take().unwrap_or_default();
         self.entering.furnish = Some(furnish.privileged());
+        self
+    }
+
+    /// Has [`RootMount::spawn`](crate::RootMount::spawn) measure its own phases, for [`Child::timings`].
+    pub fn timed(&mut self, on: bool) -> &mut Self {
+        self.timed = on;
         self
     }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use rustix::fs::Mode;
 use rustix::thread::UnshareFlags;
 
-use crate::command::Command;
+use crate::command::{Command, StartPhase};
 use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::overlay::RootMount;
 use crate::script::{Script, Step};
@@ -85,8 +85,11 @@ impl RootMount {
         self.caller.push_id_maps(script);
         script.doing("make the mount namespace private").push(Step::MakePrivate);
         let prepared = push_prepare(script, furnish, around)?;
+        script.push(Step::Mark(StartPhase::Furnish));
         let root = self.push_mount(script)?;
+        script.push(Step::Mark(StartPhase::Mount));
         push_enter(script, root, furnish, prepared, self.is_read_only());
+        script.push(Step::Mark(StartPhase::Enter));
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ mod unpack;
 mod userns;
 
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
-pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
+pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, StartPhase, Stdio, Timings};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
 pub use enter::{Access, BindOptions, Devices, Entered, Furnish, ImageVolumes, Tmpfs};
 pub use error::{Error, ErrorKind, Result};

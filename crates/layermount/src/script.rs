@@ -25,6 +25,7 @@ use std::os::fd::BorrowedFd;
 use rustix::mount::MountAttrFlags;
 use rustix::thread::UnshareFlags;
 
+use crate::command::StartPhase;
 use crate::stack::RootAttributes;
 
 /// A descriptor that a script opens for itself.
@@ -248,6 +249,8 @@ pub(crate) enum Step<'a> {
         root: At<'a>,
     },
     Close(Slot),
+    /// What has been done since the last mark was this, for whoever wants to know how long it took.
+    Mark(StartPhase),
 }
 
 /// Steps in order, each with what it is part of.

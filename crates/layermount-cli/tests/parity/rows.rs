@@ -40,15 +40,16 @@ const fn differs(why: &'static str, flags: &'static [&'static str], words: &'sta
 
 const ENVIRONMENT: &[&str] = &["env | grep -v ^HOSTNAME= | sort"];
 /// User, groups, and what they may.
-const WHO: &[&str] = &["id; echo $HOME; grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status | tr -s ' \t' ' '"];
+const WHO: &[&str] =
+    &["id; echo $HOME; grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status | tr -s ' \t' ' '"];
 /// Where each mount is, what it is, and its options.
 const MOUNTS: &[&str] = &[
     "awk '{split($0, s, \" - \"); split(s[2], f, \" \"); print $5, $6, f[1]}' /proc/self/mountinfo | grep -v '^/ ' | grep -vE '^/(proc|sys)/'",
 ];
-const MASKS: &[&str] = &[
-    "awk '{print $5}' /proc/self/mountinfo | grep -E '^/(proc|sys/firmware)/?' | grep -v /proc/interrupts | sort",
-];
-const ROOT: &[&str] = &["touch /new; echo $?; touch /tmp/new 2>&1; awk '$5 == \"/\" {print substr($6, 1, 2)}' /proc/self/mountinfo"];
+const MASKS: &[&str] =
+    &["awk '{print $5}' /proc/self/mountinfo | grep -E '^/(proc|sys/firmware)/?' | grep -v /proc/interrupts | sort"];
+const ROOT: &[&str] =
+    &["touch /new; echo $?; touch /tmp/new 2>&1; awk '$5 == \"/\" {print substr($6, 1, 2)}' /proc/self/mountinfo"];
 
 /// Flags that docker has not.
 pub(crate) const NOT_DOCKERS: &[&str] = &["--help"];
@@ -115,7 +116,10 @@ pub(crate) const ROWS: &[Row] = &[
     ends(&["--cap-add", "NONSENSE"], &["true"]),
     // Volumes.
     row(&["-v", "@/dir:/data"], &["cat /data/file; awk '$5 == \"/data\" {print $6}' /proc/self/mountinfo"]),
-    row(&["--volume", "@/dir:/data/deep:ro", "-u", "0"], &["cat /data/deep/file; touch /data/deep/x 2>&1; ls -ld /data"]),
+    row(
+        &["--volume", "@/dir:/data/deep:ro", "-u", "0"],
+        &["cat /data/deep/file; touch /data/deep/x 2>&1; ls -ld /data"],
+    ),
     row(&["-v", "@/dir/file:/etc/motd:ro"], &["cat /etc/motd"]),
     ends(&["-v", "relative:data"], &["true"]),
     ends(&["-v", "@/dir:/data:nonsense"], &["true"]),

@@ -9,6 +9,7 @@ use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::confine::Confinement;
+use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
@@ -140,9 +141,14 @@ struct Identity {
 
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
-    pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>) -> Failure {
+    pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>, watch: Option<&mut StopWatch>) -> Failure {
         let Stopped { stage, errno, group } = match self.prepare(report) {
-            Ok(()) => self.execute(),
+            Ok(()) => {
+                if let Some(watch) = watch {
+                    watch.lap(StartPhase::Become);
+                }
+                self.execute()
+            }
             Err(stopped) => stopped,
         };
         let mut failure = stage.failure(errno);

@@ -58,7 +58,7 @@ impl Command {
             return Err(CommandError::TooLate { what: "a pipe to a parent" });
         }
         let (mut launch, _) = self.launch(Launching::Exec, single_user)?;
-        let failure = launch.run(None);
+        let failure = launch.run(None, None);
         Err(self.explain(&failure))
     }
 

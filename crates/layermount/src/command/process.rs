@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
 
 use super::error::CommandError;
+use super::timings::Timings;
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::overlay::Holds;
 use crate::sys::fork::Process;
@@ -25,6 +26,7 @@ pub struct Child {
     /// Keeps layers from being removed and the upper from being used by others. The mount table says that they are in use, too, but
     /// not where /proc hides it (`hidepid`).
     pub(super) holds: Option<Holds>,
+    pub(super) timings: Option<Timings>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
@@ -35,7 +37,7 @@ pub struct Child {
 
 impl Child {
     pub(super) fn new(process: Process) -> Self {
-        Self { process, status: None, holds: None, stdin: None, stdout: None, stderr: None }
+        Self { process, status: None, holds: None, timings: None, stdin: None, stdout: None, stderr: None }
     }
 
     /// The process ID, as seen from here.
@@ -47,6 +49,13 @@ impl Child {
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd as _;
         self.process.pidfd.as_fd()
+    }
+
+    /// Where the time of its start went, if that was [asked for](super::Command::timed). A child that does not share the memory of its
+    /// parent until it executes its program cannot tell: on machines other than x86-64, and with
+    /// [`Command::user_namespace`](super::Command::user_namespace).
+    pub fn timings(&self) -> Option<&Timings> {
+        self.timings.as_ref()
     }
 
     /// Closes the child's standard input and waits for its end.

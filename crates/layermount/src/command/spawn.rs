@@ -24,6 +24,7 @@ use super::inner::Inner;
 use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
+use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
 use crate::enter::ImageVolumes;
 use crate::enter::steps::Surroundings;
@@ -48,19 +49,26 @@ impl RootMount {
     }
 
     fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
+        let mut watch = command.timed.then(StopWatch::start);
         let mut prepared = command.launch(Launching::Spawn, self.caller.ends_as_sole_user())?;
-        let mut child = match self.start(command, &mut prepared) {
+        let mut child = match self.start(command, &mut prepared, &mut watch) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
-                self.start(command, &mut prepared)?
+                self.start(command, &mut prepared, &mut watch)?
             }
             result => result?,
         };
+        child.timings = watch.and_then(StopWatch::stop);
         child.holds = Some(self.into_holds());
         Ok(child)
     }
 
-    fn start(&self, command: &Command, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
+    fn start(
+        &self,
+        command: &Command,
+        (launch, pipes): &mut (Launch, Pipes),
+        watch: &mut Option<StopWatch>,
+    ) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
@@ -101,15 +109,22 @@ impl RootMount {
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
         // Who waits for its ID maps cannot have the parent wait for it.
         let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
+        if let Some(watch) = watch {
+            watch.lap(StartPhase::Prepare);
+        }
+        files.watch = *watch;
         let process = fork::start(flags, memory, &mut || {
             // With the reading end here, the parent's end would go unnoticed.
             fork::close_copy(reader.as_fd());
             fork::ignore_stops();
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
+            if let Some(watch) = &mut files.watch {
+                watch.lap(StartPhase::Clone);
+            }
             let failure = match script.run(&mut files) {
                 Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
-                    Ok(()) => launch.run(Some(writer.as_fd())),
+                    Ok(()) => launch.run(Some(writer.as_fd()), files.watch.as_mut()),
                     Err(errno) => Stage::UserNamespace.failure(errno),
                 },
                 Err(failure) => failure,
@@ -118,6 +133,7 @@ impl RootMount {
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
         });
+        *watch = files.watch;
         files.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.

@@ -17,6 +17,7 @@ use super::devices::{GivenDevice, HostDevice, Place, host_devices};
 use super::furnish::{Access, Devices, Furnish};
 use super::masks::push_masks;
 use super::mounts::{Target, c_path, push_mounts};
+use crate::command::StartPhase;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step};
 
@@ -393,6 +394,7 @@ pub(crate) fn push_enter<'a>(
         script.doing("make devices of the image's tree useless");
         script.push(Step::SetNoDevices { mount: root });
     }
+    script.push(Step::Mark(StartPhase::Furnish));
     script.doing("enter the image");
     script.push(Step::Enter { root });
 }

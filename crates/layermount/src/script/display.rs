@@ -37,6 +37,7 @@ impl Step<'_> {
             Self::SetHostname(_) => "sethostname",
             Self::Enter { .. } => "pivot_root",
             Self::Close(_) => "close",
+            Self::Mark(_) => "clock_gettime",
         }
     }
 }
@@ -86,7 +87,7 @@ impl fmt::Display for Step<'_> {
             Self::SetAttributes { attributes, .. } => write!(f, "the root directory, {attributes:?}"),
             Self::SetHostname(name) => write!(f, "{}", Quoted(name)),
             Self::Enter { .. } => f.write_str("\".\", \".\""),
-            Self::Close(_) => Ok(()),
+            Self::Close(_) | Self::Mark(_) => Ok(()),
         }
     }
 }

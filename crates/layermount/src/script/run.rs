@@ -13,6 +13,7 @@ use rustix::mount::{
 use super::copy::copy_tree;
 use super::target::{make_directories, open_in_mount, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
+use crate::command::StopWatch;
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
 
@@ -20,36 +21,40 @@ type Result<T, E = Errno> = std::result::Result<T, E>;
 
 /// The descriptors that a running script has opened. Those that are left are closed with it.
 #[derive(Debug)]
-pub(crate) struct Files(Vec<Option<OwnedFd>>);
+pub(crate) struct Files {
+    slots: Vec<Option<OwnedFd>>,
+    /// Running, if marks are to be heeded.
+    pub(crate) watch: Option<StopWatch>,
+}
 
 impl Files {
     pub(super) fn new(slots: usize) -> Self {
-        Self((0..slots).map(|_| None).collect())
+        Self { slots: (0..slots).map(|_| None).collect(), watch: None }
     }
 
     pub(crate) fn take(&mut self, slot: Slot) -> Option<OwnedFd> {
-        self.0.get_mut(slot.0)?.take()
+        self.slots.get_mut(slot.0)?.take()
     }
 
     /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
     pub(crate) fn disown(&mut self) {
-        self.0.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
+        self.slots.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
     }
 
     /// Closes what is open, and frees nothing.
     pub(super) fn close_all(&mut self) {
-        for file in &mut self.0 {
+        for file in &mut self.slots {
             drop(file.take());
         }
     }
 
     fn put(&mut self, slot: Slot, file: OwnedFd) -> Result<()> {
-        *self.0.get_mut(slot.0).ok_or(Errno::BADF)? = Some(file);
+        *self.slots.get_mut(slot.0).ok_or(Errno::BADF)? = Some(file);
         Ok(())
     }
 
     fn slot(&self, slot: Slot) -> Result<BorrowedFd<'_>> {
-        self.0.get(slot.0).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
+        self.slots.get(slot.0).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
     fn at<'a>(&'a self, at: At<'a>) -> Result<BorrowedFd<'a>> {
@@ -197,6 +202,12 @@ impl Step<'_> {
             }
             Step::SetHostname(name) => rustix::system::sethostname(name.to_bytes()),
             Step::Enter { root } => enter(files.at(*root)?),
+            Step::Mark(phase) => {
+                if let Some(watch) = &mut files.watch {
+                    watch.lap(*phase);
+                }
+                Ok(())
+            }
             Step::Close(slot) => {
                 drop(files.take(*slot));
                 Ok(())
