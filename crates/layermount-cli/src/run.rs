@@ -52,11 +52,6 @@ fn run_inside(
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
-    if let Some(volumes) = mounts::lost_at_the_end(args, image.config().volumes()) {
-        session.report.warn(&format!(
-            "volumes of the image are in memory and lost at the end: {volumes}; --image-volume ignore keeps them with the rest"
-        ));
-    }
     let mut command = command(args, image, variables)?;
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;

@@ -24,7 +24,7 @@ pub(crate) struct Mounts {
     #[arg(long, value_name = "DST[:OPTION,...]")]
     pub(crate) tmpfs: Vec<TmpfsMount>,
 
-    /// The image's volumes where changes are refused or kept: tmpfs (memory, with a copy of the image's files) or ignore
+    /// The image's volumes: tmpfs (memory, with a copy of the image's files; so it is with --read-only) or ignore [default: kept with --upper]
     // Not parsed by clap as a default, which would cost every run.
     #[arg(long, value_name = "MODE", value_parser = image_volumes)]
     pub(crate) image_volume: Option<ImageVolumes>,

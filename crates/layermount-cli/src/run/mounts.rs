@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use layermount::{Command, Furnish, ImageVolumes};
+use layermount::{Command, Furnish};
 
 use crate::args::{MountKind, RunArgs, Volume};
 use crate::failure::{Failure, Result};
@@ -40,20 +40,6 @@ pub(super) fn apply(args: &RunArgs, command: &mut Command, mut furnish: Furnish)
         command.add_group(group);
     }
     Ok(furnish)
-}
-
-/// Volumes of the image that are in memory although all else is kept: nobody should miss that.
-pub(super) fn lost_at_the_end<'a>(args: &RunArgs, volumes: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mounts = &args.mounts;
-    if args.upper.is_none() || mounts.image_volume == Some(ImageVolumes::Ignore) {
-        return None;
-    }
-    let binds = args.volumes.iter().chain(&mounts.bind).chain(&mounts.bind_ro).map(|volume| &volume.target);
-    let others = mounts.mount.iter().map(|mount| &mount.target).chain(mounts.tmpfs.iter().map(|mount| &mount.target));
-    let targets: Vec<_> = binds.chain(others).collect();
-    // As paths, which end in a slash or not.
-    let lost: Vec<_> = volumes.filter(|volume| !targets.iter().any(|target| **target == Path::new(volume))).collect();
-    (!lost.is_empty()).then(|| lost.join(", "))
 }
 
 /// Docker makes a missing directory; here it is a mistake, as in podman.

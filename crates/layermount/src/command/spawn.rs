@@ -83,8 +83,11 @@ impl RootMount {
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.mounts.extend_from_slice(&command.entering.mounts);
         match command.entering.image_volumes {
-            ImageVolumes::Tmpfs if self.is_temporary() => furnish.make_directories(&command.entering.volumes),
-            ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
+            ImageVolumes::Auto | ImageVolumes::Tmpfs if self.is_temporary() => {
+                furnish.make_directories(&command.entering.volumes);
+            }
+            ImageVolumes::Auto if !self.is_read_only() => furnish.make_directories(&command.entering.volumes),
+            ImageVolumes::Auto | ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
             ImageVolumes::Ignore => {}
         }
         if self.is_read_only() && command.directory.parent().is_some() {

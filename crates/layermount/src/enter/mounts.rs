@@ -234,8 +234,11 @@ impl fmt::Display for Tmpfs {
 /// [`Upper::Temporary`](crate::Upper::Temporary) is that already, for the whole tree, and only those that are missing are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ImageVolumes {
-    /// Each is a [`Furnish::volume`] where the tree itself is read-only or kept. An explicit mount at the same path takes its place.
+    /// Each is a [`Furnish::volume`] where the tree is read-only, because a program expects to write there. Where changes are
+    /// [kept](crate::Upper::Persistent), so are those in volumes. An explicit mount at the same path takes a volume's place.
     #[default]
+    Auto,
+    /// Each is a [`Furnish::volume`] also where all else is kept: what is written there is lost at the end.
     Tmpfs,
     /// They are directories like others.
     Ignore,
