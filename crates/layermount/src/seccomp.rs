@@ -9,10 +9,15 @@
 //!
 //! Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
 
+mod abi;
 mod assemble;
 mod calls;
+mod condition;
 mod default;
+#[cfg(test)]
+mod parity;
 mod profile;
+mod program;
 
 use std::sync::Arc;
 
@@ -21,7 +26,10 @@ use rustix::io::Errno;
 
 use crate::capabilities::Capabilities;
 use crate::error::{ErrorKind, Fault, Result};
+use crate::image::Platform;
 use crate::sys::confine::Filter;
+use abi::Abi;
+use default::OldSockets;
 use profile::Profile;
 
 /// Which system calls a program may make, for as long as it and all that it starts live: seccomp(2).
@@ -45,6 +53,8 @@ enum Kind {
 }
 
 impl Seccomp {
+    pub(crate) const DEFAULT: Self = Self(Kind::Default);
+
     /// All that the caller may: its own filters, if it has any, stay.
     pub fn unconfined() -> Self {
         Self(Kind::Unconfined)
@@ -63,15 +73,23 @@ impl Seccomp {
 
     /// Whether there are filters for this architecture.
     pub const fn is_supported() -> bool {
-        assemble::ARCHITECTURE.is_some()
+        !Abi::HERE.is_empty()
     }
 
-    /// `None` for all calls.
-    pub(crate) fn compile(&self, capabilities: Capabilities) -> Result<Option<Filter>, SeccompError> {
+    /// `None` for all calls. `platform` is that of the image, where there is one.
+    pub(crate) fn compile(
+        &self,
+        capabilities: Capabilities,
+        platform: Option<&Platform>,
+    ) -> Result<Option<Filter>, SeccompError> {
         match &self.0 {
             Kind::Unconfined => Ok(None),
             Kind::Default if !Self::is_supported() => Ok(None),
-            Kind::Default => default::rules(capabilities).assemble().map(Some),
+            Kind::Default => {
+                let is_i386 = platform.is_some_and(|platform| platform.architecture() == "386");
+                let old_sockets = if is_i386 { OldSockets::Allowed } else { OldSockets::Refused };
+                default::rules(capabilities, old_sockets).assemble().map(Some)
+            }
             Kind::Profile(_) if !Self::is_supported() => Err(SeccompError::Architecture),
             Kind::Profile(profile) => profile.rules(capabilities).assemble().map(Some),
         }
@@ -97,15 +115,10 @@ impl Action {
     }
 }
 
-/// The number of a call on this architecture.
-fn number(name: &str) -> Option<u32> {
+/// The number of a call.
+fn number(abi: Abi, name: &str) -> Option<u32> {
     let index = calls::CALLS.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()?;
-    let (_, x86_64, newer, _) = calls::CALLS.get(index)?;
-    number_here(*x86_64, *newer)
-}
-
-fn number_here(x86_64: i16, newer: i16) -> Option<u32> {
-    u32::try_from(if cfg!(target_arch = "x86_64") { x86_64 } else { newer }).ok()
+    calls::number_of(calls::CALLS.get(index)?, abi)
 }
 
 /// A profile that cannot be used.
@@ -159,8 +172,8 @@ mod tests {
             ("keyctl", libc::SYS_keyctl),
             ("seccomp", libc::SYS_seccomp),
         ] {
-            assert_eq!(number(name).map(libc::c_long::from), Some(expected), "{name}");
+            assert_eq!(number(Abi::HERE[0], name).map(libc::c_long::from), Some(expected), "{name}");
         }
-        assert_eq!(number("no_such_call"), None);
+        assert_eq!(number(Abi::HERE[0], "no_such_call"), None);
     }
 }

@@ -59,12 +59,12 @@ impl Command {
             no_new_privileges: self.no_new_privileges,
             new_session_keyring: self.new_session_keyring.unwrap_or(spawned),
             #[cfg(feature = "seccomp")]
-            filter: match (&self.seccomp, spawned) {
-                (Some(seccomp), _) => seccomp.compile(capabilities.unwrap_or(Capabilities::ALL)),
-                (None, true) => Seccomp::default().compile(capabilities.unwrap_or(Capabilities::ALL)),
-                (None, false) => Ok(None),
-            }
-            .map_err(CommandError::Seccomp)?,
+            filter: match self.seccomp.as_ref().or(spawned.then_some(&Seccomp::DEFAULT)) {
+                Some(seccomp) => seccomp
+                    .compile(capabilities.unwrap_or(Capabilities::ALL), self.platform.as_ref())
+                    .map_err(CommandError::Seccomp)?,
+                None => None,
+            },
         })
     }
 }
