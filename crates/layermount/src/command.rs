@@ -4,6 +4,7 @@ mod confine;
 mod error;
 mod inner;
 mod launch;
+mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;

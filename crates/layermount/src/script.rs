@@ -148,6 +148,7 @@ pub(crate) enum Step<'a> {
     /// Device nodes in this mount can be opened by nobody.
     SetNoDevices {
         mount: At<'a>,
+        recursive: bool,
     },
     /// Opens a directory that must be one, not a link to one, anywhere on the path.
     OpenDirectory {

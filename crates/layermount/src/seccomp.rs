@@ -55,6 +55,10 @@ enum Kind {
 impl Seccomp {
     pub(crate) const DEFAULT: Self = Self(Kind::Default);
 
+    pub(crate) fn is_default(&self) -> bool {
+        matches!(self.0, Kind::Default)
+    }
+
     /// All that the caller may: its own filters, if it has any, stay.
     pub fn unconfined() -> Self {
         Self(Kind::Unconfined)

@@ -25,7 +25,7 @@ use crate::script::{At, Script, Slot, Step, TargetKind};
 /// What the surroundings are like when the tree is entered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
-    /// Device nodes can be made; otherwise the host's are used.
+    /// Device nodes can be made, and the program cannot make any others; otherwise the host's are used.
     pub(crate) may_make_devices: bool,
     /// Inside is a user namespace with no say over what the host's owns.
     pub(crate) user_namespace: bool,
@@ -116,7 +116,9 @@ pub(crate) fn push_prepare<'a>(
         prepared.dev = Some(push_dev(script, devices, around));
     }
     script.doing("bind a directory or file of the host");
-    let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
+    let no_devices = !around.user_namespace && furnish.dev != Some(Devices::Host);
+    let binds = furnish.binds.iter().map(|bind| push_bind(script, bind, no_devices));
+    let binds = binds.collect::<Result<Vec<_>, _>>()?;
     // After the binds: one of `/` would show these files, which for the moment lie in it.
     push_files(script, furnish, around, &mut prepared);
     prepared.targets.extend(binds);
@@ -133,7 +135,10 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
     script.doing("furnish /dev");
     let option = |key: &'static CStr, value: &CStr| (key, value.to_owned());
     let options = vec![option(c"source", c"dev"), option(c"mode", c"0755"), option(c"size", c"65536k")];
-    let tmpfs = script.new_mount(c"tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID);
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // The nodes of the host lie on it as mounts of their own.
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !around.may_make_devices);
+    let tmpfs = script.new_mount(c"tmpfs", options, attributes);
     let mut nodes = Vec::new();
     for (name, host, major, minor) in DEVICES {
         if around.may_make_devices {
@@ -277,7 +282,15 @@ fn hosts(host: &[u8], hostname: &str) -> Vec<u8> {
 }
 
 /// The source is taken now, so that nobody can exchange it later.
-fn push_bind<'a>(script: &mut Script<'a>, bind: &Bind) -> Result<(Slot, CString, TargetKind), EnterError> {
+///
+/// Device nodes in a directory of the host are not usable, unless it is `/dev` or a part of it that was asked for, and a single
+/// node is what was asked for. Where engines have a cgroup that tells devices apart, there is nothing here to stop a program whose
+/// user is root.
+fn push_bind<'a>(
+    script: &mut Script<'a>,
+    bind: &Bind,
+    no_devices: bool,
+) -> Result<(Slot, CString, TargetKind), EnterError> {
     let Bind { host, inside, access } = bind;
     let path = |path: &Path| {
         CString::new(path.as_os_str().as_bytes()).map_err(|_| EnterError::BindPath { path: path.to_owned() })
@@ -293,10 +306,17 @@ fn push_bind<'a>(script: &mut Script<'a>, bind: &Bind) -> Result<(Slot, CString,
     };
     let tree = script.slot();
     script.push(Step::OpenTree { at: At::Cwd, path: host_path, recursive: true, into: tree });
+    if no_devices && kind == TargetKind::Directory && !is_of_dev(source.st_dev) {
+        script.push(Step::SetNoDevices { mount: tree.into(), recursive: true });
+    }
     if *access == Access::ReadOnly {
         script.push(Step::SetReadOnly { mount: tree.into(), recursive: true });
     }
     Ok((tree, inside_path, kind))
+}
+
+fn is_of_dev(device: u64) -> bool {
+    rustix::fs::stat(c"/dev").is_ok_and(|dev| dev.st_dev == device)
 }
 
 /// The second half: the overlay over `/`, everything in its place, and through.
@@ -344,7 +364,7 @@ pub(crate) fn push_enter<'a>(
     if furnish.dev != Some(Devices::Host) {
         // What the image, or an upper, brings along is no way to the host's disks.
         script.doing("make devices of the image's tree useless");
-        script.push(Step::SetNoDevices { mount: root });
+        script.push(Step::SetNoDevices { mount: root, recursive: false });
     }
     script.doing("enter the image");
     script.push(Step::Enter { root });

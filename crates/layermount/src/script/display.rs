@@ -62,7 +62,10 @@ impl fmt::Display for Step<'_> {
                 write!(f, "{at}, {}, OPEN_TREE_CLONE{}", Quoted(path), if *recursive { "|AT_RECURSIVE" } else { "" })
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
-            Self::SetNoDevices { mount } => write!(f, "{mount}, MOUNT_ATTR_NODEV"),
+            Self::SetNoDevices { mount, recursive } => {
+                let recursive = if *recursive { ", AT_RECURSIVE" } else { "" };
+                write!(f, "{mount}, MOUNT_ATTR_NODEV{recursive}")
+            }
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),

@@ -118,7 +118,11 @@ impl<'a> Ranges<'a> {
                 (taken, Part { from: *from, mostly, but })
             };
             let second = rest.get(1).map_or(*first, |(_, second)| second);
-            let (taken, part) = [*first, second].map(take).into_iter().max_by_key(|(taken, part)| (*taken, std::cmp::Reverse(part.but.len()))).unzip();
+            let (taken, part) = [*first, second]
+                .map(take)
+                .into_iter()
+                .max_by_key(|(taken, part)| (*taken, std::cmp::Reverse(part.but.len())))
+                .unzip();
             // The first range alone can always be taken.
             rest = rest.get(taken.unwrap_or(1).max(1)..).unwrap_or_default();
             parts.extend(part);

@@ -7,7 +7,7 @@
 //! `userfaultfd`), are not.
 
 use super::abi::Abi;
-use super::default::Access::{self, Always, Clone, Clone3, Mknod, Never, Personality, Socket, SocketCall, With};
+use super::default::Access::{self, Always, Clone, Clone3, Ioctl, Mknod, Never, Personality, Socket, SocketCall, With};
 use crate::capabilities::Capabilities as C;
 
 /// There is no such call on that architecture.
@@ -194,7 +194,7 @@ pub(super) const CALLS: &[Call] = &[
     ("io_uring_enter", 426, 426, 426, Never),
     ("io_uring_register", 427, 427, 427, Never),
     ("io_uring_setup", 425, 425, 425, Never),
-    ("ioctl", 16, 54, 29, Always),
+    ("ioctl", 16, 54, 29, Ioctl),
     ("ioperm", 173, 101, NONE, With(C::SYS_RAWIO)),
     ("iopl", 172, 110, NONE, With(C::SYS_RAWIO)),
     ("ioprio_get", 252, 290, 31, Always),

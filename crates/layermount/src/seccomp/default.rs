@@ -22,6 +22,8 @@ pub(super) enum Access {
     Clone3,
     /// Files that are no devices, and nodes of devices that every program has. The number is that of the argument with the mode.
     Mknod(u32),
+    /// All requests but those that type for whoever sits at the terminal.
+    Ioctl,
     /// A few execution domains.
     Personality,
     /// All families but a few.
@@ -52,6 +54,10 @@ const DEVICES: &[u32] = &[0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x501, 0x502
 /// What is no device. The first means a regular file.
 const OTHER_FILES: &[u32] = &[0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK];
 
+/// `TIOCSTI` and `TIOCLINUX`: a program that is started from a shell has the shell's terminal, and could leave commands there for
+/// when it has ended (CVE-2017-5226 of Flatpak). The kernel takes the lower half of the register (CVE-2019-10063).
+const TERMINAL_INPUT: &[u32] = &[libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+
 /// `SYS_SOCKET` of socketcall(2): `include/uapi/linux/net.h`.
 const MAKE_SOCKET: &[u32] = &[1];
 
@@ -65,9 +71,8 @@ pub(super) enum OldSockets {
 /// The table of calls as rules.
 pub(super) fn rules(capabilities: Capabilities, old_sockets: OldSockets) -> Rules {
     let calls = |abi: Abi| {
-        let treated = CALLS
-            .iter()
-            .filter_map(|call| Some((number_of(call, abi)?, call.4.treatment(capabilities, old_sockets))));
+        let treated =
+            CALLS.iter().filter_map(|call| Some((number_of(call, abi)?, call.4.treatment(capabilities, old_sockets))));
         (abi, treated.collect())
     };
     let calls = Abi::HERE.iter().map(|abi| calls(*abi)).collect();
@@ -88,6 +93,11 @@ impl Access {
             }
             Self::Clone3 => Treatment::Always(Action::UNKNOWN),
             Self::Mknod(mode) => Treatment::Depends(node_rules(mode)),
+            Self::Ioctl if is_admin => if_allowed(true),
+            Self::Ioctl => {
+                let request = Condition { argument: 1, test: one_of(TERMINAL_INPUT) };
+                Treatment::Depends(vec![rule(Action::REFUSE, [request]), rule(Action::ALLOW, [])])
+            }
             Self::Personality => Treatment::Depends(vec![rule(Action::ALLOW, [first(one_of(PERSONALITIES))])]),
             Self::Socket => Treatment::Depends(all_but(Action::REFUSE, REFUSED_FAMILIES)),
             Self::SocketCall if old_sockets == OldSockets::Allowed => if_allowed(true),

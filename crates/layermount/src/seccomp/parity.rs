@@ -97,13 +97,14 @@ fn has(list: &str, name: &str) -> bool {
 
 /// What moby's profile says when the arguments are zero.
 fn expected(name: &str, abi: Abi, capabilities: Capabilities) -> Action {
-    let with = |(capability, list): &(&str, &str)| {
-        capabilities.contains(capability.parse().unwrap()) && has(list, name)
-    };
+    let with =
+        |(capability, list): &(&str, &str)| capabilities.contains(capability.parse().unwrap()) && has(list, name);
     let by_argument = ["clone", "personality", "socket", "mknod", "mknodat"].contains(&name);
     let on_x86 = abi != Abi::Aarch64 && has(ON_X86, name) && (abi, name) != (Abi::I386, "arch_prctl");
     match name {
-        _ if by_argument || on_x86 || has(ALWAYS, name) || has(SINCE_4_8, name) || WITH.iter().any(with) => Action::ALLOW,
+        _ if by_argument || on_x86 || has(ALWAYS, name) || has(SINCE_4_8, name) || WITH.iter().any(with) => {
+            Action::ALLOW
+        }
         "clone3" => Action::UNKNOWN,
         _ => Action::REFUSE,
     }
@@ -168,6 +169,12 @@ fn arguments_are_looked_at_as_mobys_profile_does() {
         for flag in (0..64).map(|bit| 1 << bit) {
             let namespace = 0x7e02_0000 & flag != 0;
             assert_eq!(allowed("clone", flag | libc::SIGCHLD as u64), !namespace, "{flag:#x}");
+        }
+        // A terminal is not handed on by docker.
+        for (request, allow) in
+            [(0x5401, true), (0x5412, false), (0x541c, false), (7 << 32 | 0x5412, false), (0x1_5412, true)]
+        {
+            assert_eq!(answer("ioctl", [0, request, 0]) == Action::ALLOW, allow, "{request:#x}");
         }
         // Devices are ours to refuse: docker has a cgroup for that.
         if number(*abi, "mknod").is_some() {

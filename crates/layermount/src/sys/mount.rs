@@ -11,9 +11,9 @@ pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<()
     set_attribute(mount, libc::MOUNT_ATTR_RDONLY, recursive)
 }
 
-/// Lets nobody open device nodes of this mount (Linux 5.12). Async-signal-safe.
-pub(crate) fn set_no_devices(mount: BorrowedFd<'_>) -> Result<()> {
-    set_attribute(mount, libc::MOUNT_ATTR_NODEV, false)
+/// Lets nobody open device nodes of this mount, or of all below it as well (Linux 5.12). Async-signal-safe.
+pub(crate) fn set_no_devices(mount: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    set_attribute(mount, libc::MOUNT_ATTR_NODEV, recursive)
 }
 
 fn set_attribute(mount: BorrowedFd<'_>, attribute: u64, recursive: bool) -> Result<()> {
