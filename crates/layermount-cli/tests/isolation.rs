@@ -115,7 +115,7 @@ fn what_cannot_be_understood_is_refused() {
         assert!(!output.status.success() && stderr.contains(says), "{flags:?}: {stderr}");
     };
     fails(&["--cap-add", "NET-ADMIN"], "is not a capability");
-    fails(&["--security-opt", "label=disable"], "own confinement");
+    fails(&["--security-opt", "label=type:x"], "no such profiles or labels");
     fails(&["--security-opt", "nonsense"], "no-new-privileges");
     fails(&["--security-opt", "seccomp=/no/such"], "/no/such");
     let profile = world.path().join("profile.json");

@@ -2,12 +2,17 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `abi.rs` | the ways in which programs call the kernel: 64 and 32 bits |
 //! | `calls.rs` | the system calls: names, numbers, who may use them by default |
 //! | `default.rs` | that table as rules for a set of capabilities |
+//! | `parity.rs` | the default compared with moby's, as a test |
 //! | `profile.rs` | docker's JSON format as rules |
-//! | `assemble.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
+//! | `condition.rs` | what rules ask of arguments |
+//! | `assemble.rs`, `program.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
 //!
-//! Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
+//! The programs are assembled here because the crates that do so cannot express these rules: seccompiler has one action for calls
+//! that match and one for those that do not, one architecture, and insists on `no_new_privs`; bindings of libseccomp want the C
+//! library. Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
 
 mod abi;
 mod assemble;
@@ -34,11 +39,16 @@ use profile::Profile;
 
 /// Which system calls a program may make, for as long as it and all that it starts live: seccomp(2).
 ///
-/// The default is a list of our own making of what is allowed, measured by the one that Docker has. What needs a capability is allowed
-/// with that capability alone; so are new namespaces (`CAP_SYS_ADMIN`). Never allowed are the kernel's keyrings, `io_uring`,
-/// `userfaultfd`, `kexec`, swap areas, sockets of `AF_VSOCK` and `AF_ALG`, and uncommon execution domains. Those calls answer `EPERM`;
-/// `clone3`, whose arguments a filter cannot see, and calls that are newer than the list answer `ENOSYS`, so that programs fall
-/// back. Calls of other architectures (32-bit programs) end the program.
+/// The default is a list of our own making of what is allowed, measured by the one that Docker has. What needs a capability is
+/// allowed with that capability alone; so are new namespaces (`CAP_SYS_ADMIN`). Never allowed are the kernel's keyrings,
+/// `io_uring`, `userfaultfd`, `kexec`, swap areas, sockets of `AF_VSOCK`, `AF_ALG` and a few families that are out of use, nodes of
+/// devices other than those in every `/dev`, requests that type for a terminal, and uncommon execution domains. Those calls answer
+/// `EPERM`; `clone3`, whose arguments a filter cannot see, and calls that are newer than the list answer `ENOSYS`, so that programs
+/// fall back.
+///
+/// On x86-64 the same rules hold for 32-bit programs (i386). They alone have `socketcall`, which makes sockets of whichever family
+/// where no filter can look: it makes them in images for `386` only, and answers `ENOSYS` in others, so that musl's programs fall
+/// back and glibc's have no network. All calls of 32-bit programs on AArch64, and of x32, answer `ENOSYS`.
 ///
 /// On other architectures than x86-64 and AArch64 there are no filters.
 #[derive(Debug, Clone, Default)]
@@ -64,8 +74,9 @@ impl Seccomp {
         Self(Kind::Unconfined)
     }
 
-    /// A profile as `docker run --security-opt seccomp=FILE` takes it. Names of system calls that this architecture or build does not
-    /// know are passed over, as are `architectures` and `archMap`; members that are not of the format are refused.
+    /// A profile as `docker run --security-opt seccomp=FILE` takes it. Names of system calls that this architecture or build does
+    /// not know are passed over; members that are not of the format are refused. 32-bit programs on x86-64 have the same rules
+    /// where `archMap` or `architectures` names them (`SCMP_ARCH_X86`), and otherwise `ENOSYS` for all calls.
     ///
     /// # Errors
     ///

@@ -1,13 +1,13 @@
 //! A program must not be a file of the host's by way of a link in `/proc`.
 //!
 //! `execve(2)` follows links, also the magic ones of `/proc`, which lead to files that have no path inside: `/proc/self/exe` to
-//! this very binary, `/proc/self/fd/*` to whatever is open here, the descriptors that are to be closed by `execve` included, because
-//! it resolves names before it closes them. An image whose program is such a link, or has it for the interpreter in its `#!` line,
-//! has the host's binary run *inside*, with the image's C library, and then holds a way to that file: it opens
-//! `/proc/self/exe` with `O_PATH`, executes something else, and opens that descriptor again for writing. That is CVE-2019-5736
-//! and, through a directory, CVE-2024-21626. As root without a user namespace nothing else stands in the way but `ETXTBSY`, for as
-//! long as some process executes the file: not after [`Entered::exec`](crate::Entered::exec), nor when whoever has spawned the
-//! program was killed, nor on Linux 6.11, which had no `ETXTBSY`.
+//! this very binary, `/proc/self/fd/*` to whatever is open here, the descriptors that are to be closed by `execve` included,
+//! because it resolves names before it closes them. An image whose program is such a link, or has it for the interpreter in its
+//! `#!` line, has the host's binary run *inside*, with the image's C library, and then holds a way to that file: it opens
+//! `/proc/self/exe` with `O_PATH`, executes something else, and opens that descriptor again for writing. That is CVE-2019-5736 and,
+//! through a directory, CVE-2024-21626. As root without a user namespace nothing else stands in the way but `ETXTBSY`, for as long
+//! as some process executes the file: not after [`Entered::exec`](crate::Entered::exec), nor when whoever has spawned the program
+//! was killed, nor on Linux 6.11, which had no `ETXTBSY`.
 //!
 //! So the way to the program, to the interpreters of its `#!` lines, and to the loader of an ELF file is looked at first, as the
 //! kernel will go, and refused when it has a magic link: openat2(2), `RESOLVE_NO_MAGICLINKS`. That costs three opens of files that
@@ -15,12 +15,13 @@
 //! executed but not read is no exception.
 //!
 //! Between this look and `execve` nobody but layermount's own process is there to change the image, unless its tree is shared with
-//! other programs that are hostile: a bind mount that others write to, and a program in it. For those, no descriptor but those
-//! for the program is left open at the end (in a child), and [`RootMount::spawn`](crate::RootMount::spawn) looks at what is being
+//! other programs that are hostile: a bind mount that others write to, and a program in it. For those, no descriptor but those for
+//! the program is left open at the end (in a child), and [`RootMount::spawn`](crate::RootMount::spawn) looks at what is being
 //! executed afterwards. What is out of reach here are handlers of binfmt_misc without the `F` flag, which the kernel looks for
 //! inside: the latter goes for these, too.
 //!
-//! Sources: `load_script` of Linux's `fs/binfmt_script.c` for the first, `load_elf_binary` of `fs/binfmt_elf.c` for the other; elf(5).
+//! Sources: `load_script` of Linux's `fs/binfmt_script.c` for the first, `load_elf_binary` of `fs/binfmt_elf.c` for the other;
+//! elf(5).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -176,6 +176,10 @@ impl Furnish {
 
     /// A directory or file of the host, with all that is mounted below it, at a path inside, made when missing. In the order
     /// in which they are given; later ones may lie inside earlier ones.
+    ///
+    /// Device nodes in a directory of the host open for nobody, as Docker's cgroup has it for those of the host's disks, unless the directory
+    /// is `/dev` or in it, or [`Devices::Host`] is asked for. A single node can be used, and so can all in a user namespace, where
+    /// the host's permissions are what counts.
     #[must_use]
     pub fn bind(mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> Self {
         let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());

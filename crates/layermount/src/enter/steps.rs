@@ -395,6 +395,11 @@ mod tests {
     #[test]
     fn furnishing_prints_what_it_does() {
         let furnish = Furnish::none().proc(true).bind("/srv", "/data", Access::ReadOnly);
-        assert_eq!(furnish.to_string(), "/proc            proc\n/data            bind of /srv, read-only\n");
+        assert_eq!(
+            furnish.to_string(),
+            "/proc            proc\n\
+             /proc, /sys      parts covered or read-only\n\
+             /data            bind of /srv, read-only\n"
+        );
     }
 }

@@ -10,6 +10,7 @@ use super::Action;
 /// Offsets in `struct seccomp_data`.
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const INSTRUCTION_POINTER: u32 = 8;
 const ARGUMENTS: u32 = 16;
 
 /// An instruction, by how many there are from it to the end.

@@ -129,7 +129,7 @@ fn everything() {
     call!("socket alg", SYS_socket, libc::AF_ALG, libc::SOCK_SEQPACKET, 0);
     call!("socket raw", SYS_socket, libc::AF_INET, libc::SOCK_RAW, 1);
     call!("terminal input", SYS_ioctl, -1, libc::TIOCSTI, c"x".as_ptr());
-    call!("terminal input, upper half", SYS_ioctl, -1, 1_u64 << 32 | libc::TIOCSTI as u64, c"x".as_ptr());
+    call!("terminal input, upper half", SYS_ioctl, -1, 1 << 32 | c_long::from(0x5412), c"x".as_ptr());
     call!(SYS_personality, 0x4_0000);
     call!(SYS_clone3, null, 0);
     let disk = libc::makedev(8, 0);
@@ -139,6 +139,8 @@ fn everything() {
     say("mknod of i386", i386(14, c"/dev/shm/disk", u64::from(libc::S_IFBLK) | 0o600, disk));
     #[cfg(target_arch = "x86_64")]
     say("mount of i386", i386(21, c"none", 0, 0));
+    #[cfg(target_arch = "x86_64")]
+    say("getpid of i386", i386(20, c"", 0, 0));
     call!(SYS_unshare, libc::CLONE_NEWUSER);
     behind_chroot();
 }
