@@ -4,6 +4,7 @@ mod confine;
 mod error;
 mod inner;
 mod launch;
+mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;
@@ -76,6 +77,10 @@ struct Entering {
 
 impl Command {
     /// A program by path, or by name to be looked for in the `PATH` inside.
+    ///
+    /// The way to it, and to its `#!` interpreter and loader, must not lead through such links of `/proc` as `/proc/self/exe`, which
+    /// are files of the host: that would be a way for images to run, and then to overwrite, the binary of whoever enters them.
+    /// [`Command::bind`] can give a program of the host a path inside.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             entrypoint: vec![program.as_ref().to_owned()],

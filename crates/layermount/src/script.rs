@@ -153,10 +153,6 @@ pub(crate) enum Step<'a> {
         attributes: MountAttrFlags,
         recursive: bool,
     },
-    /// Device nodes in this mount can be opened by nobody.
-    SetNoDevices {
-        mount: At<'a>,
-    },
     /// Opens a directory that must be one, not a link to one, anywhere on the path.
     OpenDirectory {
         at: At<'a>,

@@ -76,6 +76,9 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::Seccomp => "cannot restrict the program's system calls".to_owned(),
         Stage::Parent => "the parent process has ended".to_owned(),
         Stage::Preserve => "a descriptor to be preserved is not open".to_owned(),
+        Stage::MagicLink => {
+            format!("cannot execute {what:?}: the way to it or its interpreter is a circle, or a link of /proc")
+        }
         Stage::ProgramNotFound => format!("program {what:?} not found in the image"),
         Stage::InterpreterNotFound => format!("the program {what:?} exists, its interpreter or loader does not"),
         Stage::NotExecutable => format!("cannot execute {what:?}"),
@@ -125,7 +128,7 @@ impl Fault for LaunchError {
             Stage::UserNotFound | Stage::GroupNotFound => ErrorKind::UserNotFound,
             Stage::TooManyGroups | Stage::Home => ErrorKind::InvalidImage,
             Stage::ProgramNotFound => ErrorKind::ProgramNotFound,
-            Stage::InterpreterNotFound | Stage::NotExecutable => ErrorKind::ProgramNotExecutable,
+            Stage::MagicLink | Stage::InterpreterNotFound | Stage::NotExecutable => ErrorKind::ProgramNotExecutable,
             Stage::Preserve => ErrorKind::InvalidInput,
             _ => self.cause.as_ref().map_or(ErrorKind::Os, Fault::kind),
         }
@@ -152,6 +155,11 @@ impl Fault for LaunchError {
             }
             (Stage::Seccomp, Some(Errno::INVAL | Errno::NOSYS)) => {
                 "this kernel is built without seccomp filters, or a filter around hides them; do without (unconfined)"
+                    .to_owned()
+            }
+            (Stage::MagicLink, _) => {
+                "links such as /proc/self/exe lead to files of the host and are not followed; a program of the host can be \
+                 bound to a path inside"
                     .to_owned()
             }
             (Stage::InterpreterNotFound, _) => {

@@ -9,6 +9,7 @@ use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::confine::Confinement;
+use super::magic_links;
 use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::script::{Failure, exists, make_directories, open_in_root};
@@ -69,6 +70,7 @@ pub(super) enum Stage {
     Seccomp,
     Parent,
     Preserve,
+    MagicLink,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -96,6 +98,7 @@ impl Stage {
             Seccomp,
             Parent,
             Preserve,
+            MagicLink,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -172,6 +175,7 @@ impl Launch {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
+        self.refuse_magic_links()?;
         self.confinement.begin(identity.uid.is_root())?;
         self.become_user(&identity)?;
         if self.die_with_parent {
@@ -179,11 +183,15 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
-        exec::close_all_on_exec();
+        if report.is_none() {
+            exec::close_all_on_exec();
+        }
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
         if let Some(report) = report {
+            // The table of descriptors is this child's own.
+            exec::close_all_but_these(report, &self.preserved);
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
             rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
@@ -193,6 +201,12 @@ impl Launch {
         }
         // Behind the report, which a filter might refuse.
         self.confinement.finish(identity.uid.is_root())
+    }
+
+    /// With the working directory of the program and the privileges of before.
+    fn refuse_magic_links(&self) -> Result<(), Stopped> {
+        let mut candidates = self.candidates.iter();
+        candidates.try_for_each(|path| magic_links::refuse(path)).map_err(|errno| Stage::MagicLink.failed(errno))
     }
 
     fn execute(&self) -> Stopped {

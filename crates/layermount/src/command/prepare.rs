@@ -152,6 +152,7 @@ impl Command {
             Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),
             Stage::Parent => (String::new(), "prctl"),
             Stage::Preserve => (String::new(), "fcntl"),
+            Stage::MagicLink => (program.to_string_lossy().into_owned(), "openat2"),
             Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
                 (program.to_string_lossy().into_owned(), "execve")
             }
@@ -273,7 +274,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Command)| {
             let mut command = Command::new("x");
             change(&mut command);
-            Error::from(command.launch(Launching::Spawn, false).unwrap_err()).kind()
+            Error::from(command.launch(Launching::Spawn { user_namespace: false }, false).unwrap_err()).kind()
         };
         use crate::ErrorKind::InvalidInput;
         assert_eq!(

@@ -22,12 +22,13 @@ use super::confine::Launching;
 use super::error::CommandError;
 use super::inner::Inner;
 use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
+use super::magic_links;
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
-use crate::enter::ImageVolumes;
 use crate::enter::steps::Surroundings;
+use crate::enter::{Devices, ImageVolumes};
 use crate::error::{Result, SyscallContext};
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
@@ -50,7 +51,10 @@ impl RootMount {
 
     fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
         let mut watch = command.timed.then(StopWatch::start);
-        let mut prepared = command.launch(Launching::Spawn, self.caller.ends_as_sole_user())?;
+        let mut prepared = {
+            let launching = Launching::Spawn { user_namespace: self.caller.ends_in_user_namespace() };
+            command.launch(launching, self.caller.ends_as_sole_user())?
+        };
         let mut child = match self.start(command, &mut prepared, &mut watch) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
@@ -72,16 +76,17 @@ impl RootMount {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
+        let mut furnish = command.entering.furnish.clone().unwrap_or_default();
+        furnish.mounts.extend_from_slice(&command.entering.mounts);
+        let has_all_devices = furnish.dev == Some(Devices::Host);
         let around = Surroundings {
-            may_make_devices: self.caller.may_make_devices,
+            may_make_devices: self.caller.may_make_devices && (has_all_devices || !command.may_make_devices()),
             user_namespace: self.caller.ends_in_user_namespace(),
             private_pids: namespaces.contains(Namespaces::PID),
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
         };
-        let mut furnish = command.entering.furnish.clone().unwrap_or_default();
-        furnish.mounts.extend_from_slice(&command.entering.mounts);
         match command.entering.image_volumes {
             ImageVolumes::Auto | ImageVolumes::Tmpfs if self.is_temporary() => {
                 furnish.make_directories(&command.entering.volumes);
@@ -155,6 +160,11 @@ impl RootMount {
             return Err(error);
         }
         if report == [ABOUT_TO_EXEC] {
+            if magic_links::runs_this_binary(child.id()) {
+                child.kill()?;
+                child.wait()?;
+                return Err(command.explain(&Stage::MagicLink.failure(Errno::LOOP)).into());
+            }
             child.stdin = pipes.stdin.take();
             child.stdout = pipes.stdout.take();
             child.stderr = pipes.stderr.take();

@@ -24,7 +24,7 @@ use crate::script::{At, Script, Slot, Step};
 /// What the surroundings are like when the tree is entered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
-    /// Device nodes can be made; otherwise the host's are used.
+    /// Device nodes can be made, and the program cannot make any others; otherwise the host's are used.
     pub(crate) may_make_devices: bool,
     /// Inside is a user namespace with no say over what the host's owns.
     pub(crate) user_namespace: bool,
@@ -145,7 +145,10 @@ fn push_dev(
     script.doing("furnish /dev");
     let option = |key: &'static CStr, value: &CStr| (key, value.to_owned());
     let options = vec![option(c"source", c"dev"), option(c"mode", c"0755"), option(c"size", c"65536k")];
-    let tmpfs = script.new_mount(c"tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID);
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // The nodes of the host lie on it as mounts of their own.
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !around.may_make_devices);
+    let tmpfs = script.new_mount(c"tmpfs", options, attributes);
     let mut nodes = Vec::new();
     for (name, host, major, minor) in DEVICES {
         if around.may_make_devices {
@@ -392,7 +395,7 @@ pub(crate) fn push_enter<'a>(
     if furnish.dev != Some(Devices::Host) {
         // What the image, or an upper, brings along is no way to the host's disks.
         script.doing("make devices of the image's tree useless");
-        script.push(Step::SetNoDevices { mount: root });
+        script.push(Step::Restrict { mount: root, attributes: MountAttrFlags::MOUNT_ATTR_NODEV, recursive: false });
     }
     script.push(Step::Mark(StartPhase::Furnish));
     script.doing("enter the image");

@@ -128,7 +128,6 @@ impl Step<'_> {
             Step::Restrict { mount, attributes, recursive } => {
                 crate::sys::mount::restrict(files.at(*mount)?, *attributes, *recursive)
             }
-            Step::SetNoDevices { mount } => crate::sys::mount::set_no_devices(files.at(*mount)?),
             Step::OpenDirectory { at, path, readable, into } => {
                 let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 flags.set(OFlags::PATH, !readable);
@@ -242,12 +241,12 @@ impl Step<'_> {
 }
 
 fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
-    let target = match fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+    let target = match fs::statat(at, path, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         target => target?,
     };
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
-    let is_directory = FileType::from_raw_mode(fs::fstat(&target)?.st_mode) == FileType::Directory;
+    let is_directory = FileType::from_raw_mode(target.st_mode) == FileType::Directory;
     let cover = if is_directory {
         mount::open_tree(empty, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
     } else {
@@ -258,7 +257,7 @@ fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
         }
         null
     };
-    attach(cover.as_fd(), target.as_fd(), c"")
+    attach(cover.as_fd(), at, path)
 }
 
 fn protect(at: BorrowedFd<'_>, path: &CStr) -> Result<()> {
@@ -268,8 +267,7 @@ fn protect(at: BorrowedFd<'_>, path: &CStr) -> Result<()> {
         tree => tree?,
     };
     crate::sys::mount::set_read_only(tree.as_fd(), true)?;
-    let target = fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    attach(tree.as_fd(), target.as_fd(), c"")
+    attach(tree.as_fd(), at, path)
 }
 
 /// Gives a directory the attributes of an image's root, as far as this user can; times last, because all else changes them.

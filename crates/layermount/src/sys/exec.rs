@@ -76,6 +76,36 @@ pub(crate) fn close_all_but(fd: BorrowedFd<'_>) {
     unsafe { libc::syscall(libc::SYS_close_range, fd.saturating_add(1), libc::c_uint::MAX, none) };
 }
 
+/// Closes every descriptor from 3 up but `own`, which `execve` is going to close, and those in `passed_on`. Only for a child with a table
+/// of its own, which uses no other. Async-signal-safe.
+pub(crate) fn close_all_but_these(own: BorrowedFd<'_>, passed_on: &[RawFd]) {
+    let mut first = 3;
+    loop {
+        let kept = passed_on.iter().copied().chain([own.as_raw_fd()]).filter(|fd| *fd >= first).min();
+        let last = kept.map_or(libc::c_uint::MAX, |kept| kept.cast_unsigned().saturating_sub(1));
+        if last >= first.cast_unsigned() {
+            let none: libc::c_uint = 0;
+            // SAFETY: takes integers; the child uses none of these any more.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, last, none) } != 0 {
+                // Before Linux 5.9. `execve` closes them.
+                return mark_all_but(passed_on);
+            }
+        }
+        match kept.and_then(|kept| kept.checked_add(1)) {
+            Some(next) => first = next,
+            None => return,
+        }
+    }
+}
+
+fn mark_all_but(passed_on: &[RawFd]) {
+    close_all_on_exec();
+    for fd in passed_on {
+        // They are open, as was found out before.
+        let _ = keep_on_exec(*fd);
+    }
+}
+
 /// Whether there is `close_range(2)`, tried on a descriptor that is marked already.
 pub(crate) fn has_close_range(fd: BorrowedFd<'_>) -> Result<()> {
     let fd = fd.as_raw_fd().cast_unsigned();
