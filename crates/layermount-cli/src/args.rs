@@ -3,10 +3,12 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod resources;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use resources::Limited;
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};

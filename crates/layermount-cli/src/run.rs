@@ -1,6 +1,7 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
 mod confine;
+mod limits;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
@@ -79,6 +80,7 @@ fn run_inside(
     let since = Instant::now();
     let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
     session.report.phase(Phase::End, since, || describe(&ended));
+    limits::explain_end(&args.limited, &child, &session.report);
     if let Some(scratch) = scratch {
         // Its mount is the program's, and gone with it.
         drop(child);
@@ -147,6 +149,7 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     command.namespaces(namespaces(args)).die_with_parent(true);
     let furnish = confine::apply(&args.security, &mut command)?;
     command.furnish(furnish);
+    limits::apply(&args.limited, &mut command);
     Ok(command)
 }
 

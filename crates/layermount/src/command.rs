@@ -3,6 +3,7 @@
 mod confine;
 mod error;
 mod inner;
+mod join;
 mod launch;
 mod namespaces;
 mod prepare;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use crate::capabilities::Capabilities;
 use crate::enter::{Access, Furnish};
 use crate::image::{Image, Platform};
+use crate::resources::{Resources, Rlimit};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
@@ -47,6 +49,7 @@ pub struct Command {
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
     die_with_parent: bool,
+    rlimits: Vec<Rlimit>,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
     new_session_keyring: Option<bool>,
@@ -64,6 +67,7 @@ struct Entering {
     furnish: Option<Furnish>,
     binds: Vec<crate::enter::Bind>,
     user_namespace: Option<IdMaps>,
+    resources: Resources,
 }
 
 impl Command {
@@ -79,6 +83,7 @@ impl Command {
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
             die_with_parent: false,
+            rlimits: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             new_session_keyring: None,
@@ -236,6 +241,25 @@ impl Command {
     /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// How much of the machine the program and all that it starts may use. Replaces what was said before.
+    ///
+    /// [`RootMount::spawn`](crate::RootMount::spawn) makes cgroups for it; for [`Entered::exec`](crate::Entered::exec) it is too
+    /// late.
+    pub fn resources(&mut self, resources: Resources) -> &mut Self {
+        self.entering.resources = resources;
+        self
+    }
+
+    /// A limit of the single process, which it hands on to what it starts. Of several for the same resource, the last counts; what is
+    /// not named is the caller's.
+    ///
+    /// To go above what the caller has takes `CAP_SYS_RESOURCE`, which no user namespace gives.
+    pub fn rlimit(&mut self, limit: Rlimit) -> &mut Self {
+        self.rlimits.retain(|known| known.kind() != limit.kind());
+        self.rlimits.push(limit);
         self
     }
 

@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::value::{absolute_path, network};
 use crate::users::Users;
 
+use super::resources::Limited;
 use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
@@ -77,6 +78,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) security: Security,
+
+    #[command(flatten)]
+    pub(crate) limited: Limited,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

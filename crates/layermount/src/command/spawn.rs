@@ -21,10 +21,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::confine::Launching;
 use super::error::CommandError;
 use super::inner::Inner;
+use super::join::Joining;
 use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::{Command, Namespaces};
+use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
 use crate::error::{Result, SyscallContext};
 use crate::overlay::RootMount;
@@ -63,6 +65,8 @@ impl RootMount {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
+        let group = Group::make(&command.entering.resources)?;
+        let view = group.as_ref().map(Group::view);
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices,
             user_namespace: self.caller.ends_in_user_namespace(),
@@ -70,6 +74,7 @@ impl RootMount {
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
+            cgroups: view.as_ref(),
         };
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.binds.extend_from_slice(&command.entering.binds);
@@ -91,13 +96,13 @@ impl RootMount {
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
         // Who waits for its ID maps cannot have the parent wait for it.
         let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
-        let process = fork::start(flags, memory, &mut || {
+        let process = Joining::new(group.as_ref(), flags)?.start(memory, &mut |join| {
             // With the reading end here, the parent's end would go unnoticed.
             fork::close_copy(reader.as_fd());
             fork::ignore_stops();
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
-            let failure = match script.run(&mut files) {
+            let failure = match join.run().and_then(|()| script.run(&mut files)) {
                 Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
                     Ok(()) => launch.run(Some(writer.as_fd())),
                     Err(errno) => Stage::UserNamespace.failure(errno),
@@ -107,7 +112,7 @@ impl RootMount {
             // If that fails there is nobody to tell.
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
-        });
+        })?;
         files.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
@@ -117,7 +122,7 @@ impl RootMount {
                 cause,
             })?;
         let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
-        let mut child = Child::new(process);
+        let mut child = Child::new(process, group);
         let mut report = Vec::new();
         std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
         if let Err(error) = mapped {
