@@ -188,7 +188,7 @@ impl Group {
             match rustix::fs::mkdir(&at, Mode::from_raw_mode(0o755)) {
                 Ok(()) => self.made_parents.0.push(at.clone()),
                 Err(_) if at.is_dir() => continue,
-                Err(errno) => return Err(cannot_make(&above, &at, errno)),
+                Err(errno) => return Err(cannot_make(hierarchy, &above, &at, errno)),
             }
             if has_cpuset_of_v1(hierarchy) {
                 take_over_cpuset(&above, &at)?;
@@ -328,7 +328,7 @@ fn make_member(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Membe
         path = parent.join(own::new_name().map_err(|cause| CgroupError::Look { cause })?);
         result = own::make(&path);
     }
-    let directory = result.map_err(|errno| cannot_make(parent, &path, errno))?;
+    let directory = result.map_err(|errno| cannot_make(hierarchy, parent, &path, errno))?;
     let mut names: Vec<String> = hierarchy.name().map(str::to_owned).into_iter().collect();
     names.extend(hierarchy.controllers.iter().filter(|name| !name.contains('=')).cloned());
     names.dedup();
@@ -336,9 +336,9 @@ fn make_member(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Membe
     Ok(Member { version: hierarchy.version, path, directory, names, has_memory })
 }
 
-fn cannot_make(parent: &Path, path: &Path, errno: Errno) -> CgroupError {
+fn cannot_make(hierarchy: &Hierarchy, parent: &Path, path: &Path, errno: Errno) -> CgroupError {
     let cause = SyscallError::new("mkdir", path.display().to_string(), errno);
-    CgroupError::Make { parent: parent.to_owned(), cause }
+    CgroupError::Make { parent: parent.to_owned(), version: hierarchy.version, cause }
 }
 
 /// Has every cgroup from the top down to `parent` hand the controllers to those below it.

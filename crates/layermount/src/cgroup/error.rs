@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::Controller;
+use super::hierarchy::Version;
 use crate::error::{ErrorKind, Fault, SyscallError};
 use crate::resources::ResourcesError;
 
@@ -28,6 +29,7 @@ pub(crate) enum CgroupError {
     #[error("cannot make a cgroup in {}", parent.display())]
     Make {
         parent: PathBuf,
+        version: Version,
         #[source]
         cause: SyscallError,
     },
@@ -101,6 +103,10 @@ impl Fault for CgroupError {
                 (Self::Enable { .. }, Some(Errno::PERM | Errno::ACCESS)) => {
                     "which controllers users are given, root decides: in a drop-in for user@.service, \
                      Delegate=cpu cpuset io memory pids"
+                }
+                (Self::Make { version: Version::V1, .. }, Some(Errno::PERM | Errno::ACCESS)) => {
+                    "of cgroup v1, a user has none unless root makes one in each hierarchy (mkdir, chown -R) and it is named \
+                     (--cgroup-parent)"
                 }
                 (_, Some(Errno::PERM | Errno::ACCESS)) => {
                     "a user needs a cgroup that is theirs, such as systemd gives: systemd-run --user --scope -p Delegate=yes layermount ..."

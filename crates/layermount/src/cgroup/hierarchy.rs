@@ -23,7 +23,7 @@ pub(super) struct Hierarchy {
     pub(super) controllers: Vec<String>,
     pub(super) mount: PathBuf,
     /// The cgroup that is to be found at the mount point.
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// The caller's.
     pub(super) own: PathBuf,
 }
@@ -31,8 +31,11 @@ pub(super) struct Hierarchy {
 impl Hierarchy {
     /// Where a cgroup is to be found; nothing when it lies outside of what is mounted.
     pub(super) fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
-        let below = cgroup.strip_prefix(&self.root).ok()?;
-        below.components().all(|part| matches!(part, Component::Normal(_))).then(|| self.mount.join(below))
+        let mut directory = self.mount.clone();
+        for part in cgroup.strip_prefix(&self.root).ok()?.components() {
+            directory.push(matches!(part, Component::Normal(_)).then_some(part)?);
+        }
+        Some(directory)
     }
 
     /// As it is called below `/sys/fs/cgroup`.
