@@ -10,7 +10,7 @@ use crate::error::SyscallContext as _;
 use crate::mountinfo::unmangle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(crate) enum Version {
     V1,
     V2,
 }
