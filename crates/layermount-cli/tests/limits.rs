@@ -10,6 +10,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use layermount_fixtures::random::Random;
+use world::person::Home;
 use world::{World, docker, docker_host, root};
 
 /// A store and the reference of the image with a shell.
@@ -255,5 +256,89 @@ fn java_and_go_find_what_they_look_for() {
         let mount = mounts.lines().find(|line| line.split(' ').nth(4) == Some(&point));
         let fields: Vec<_> = mount.unwrap_or_else(|| panic!("{point}: {mounts}")).split(' ').collect();
         assert_eq!((fields[3], fields[5].split(',').next()), (cgroup, Some("ro")), "{text}");
+    }
+}
+
+/// A cgroup in each of these hierarchies that belongs to a user, while this is there.
+struct Owned(Vec<PathBuf>);
+
+impl Owned {
+    fn new(hierarchies: &[&Path], name: &str, home: &Home) -> Self {
+        let person = &home.person;
+        let make = |hierarchy: &&Path| {
+            let path = hierarchy.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            let files = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().path());
+            for path in files.chain([path.clone()]) {
+                std::os::unix::fs::chown(path, Some(person.uid), Some(person.gid)).unwrap();
+            }
+            path
+        };
+        Self(hierarchies.iter().map(make).collect())
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
+#[test]
+fn a_user_limits_in_a_cgroup_of_ones_own() {
+    let Some(home) = Home::new() else { return };
+    let Some(image) = home.several() else { return };
+    let said = home.layermount(&[], &["run", "-m", "64m", &image, "true"]);
+    said.assert(125, &["cannot make a cgroup in", "hint: "]);
+    if !is_v1() {
+        // Which controllers a user's cgroup has, the machine decides.
+        return;
+    }
+    let name = format!("test-user-{}", std::process::id());
+    let owned = Owned::new(&[Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup/pids")], &name, &home);
+    let script = "cd /sys/fs/cgroup; busybox cat memory/memory.limit_in_bytes pids/pids.max; busybox ls; ulimit -Hn";
+    let flags = ["run", "-m", "64m", "--pids-limit", "20", "--ulimit", "nofile=100", "--cgroup-parent", &name];
+    for users in ["keep-id", "auto"] {
+        let text = home.prints(&[&flags[..], &["--userns", users, &image, script]].concat());
+        assert_eq!(text, "67108864\n20\nmemory\npids\n100\n", "{users}");
+    }
+    for path in &owned.0 {
+        std::fs::remove_dir(path).unwrap();
+    }
+}
+
+/// As systemd delegates it: the user's processes are in one cgroup of a tree that is theirs, and others lie beside it.
+#[test]
+fn a_user_has_programs_born_in_a_delegated_cgroup() {
+    let Some(home) = Home::new() else { return };
+    let Some(image) = home.several() else { return };
+    let top = if is_v1() { "/sys/fs/cgroup/unified" } else { "/sys/fs/cgroup" };
+    if !Path::new(top).join("cgroup.procs").exists() {
+        eprintln!("SKIP: no cgroup2 is mounted");
+        return;
+    }
+    let name = format!("test-delegated-{}", std::process::id());
+    let inner = format!("{name}/inner");
+    let owned = Owned::new(&[Path::new(top)], &name, &home);
+    let session = Owned::new(&[Path::new(top)], &inner, &home);
+    let words = ["run", "--cgroup-parent", &name, &image, "busybox cat /proc/self/cgroup"];
+    let said = home.layermount(&[], &words);
+    said.assert(125, &["cannot start a child process", "hint: the cgroup above both"]);
+    let command = home.command(&[], &words);
+    let mut within = std::process::Command::new("/bin/sh");
+    within.args(["-c", "echo $$ > $0 && exec \"$@\""]).arg(session.0[0].join("cgroup.procs"));
+    within.arg(command.get_program()).args(command.get_args()).env_clear().current_dir("/").stdin(Stdio::null());
+    within.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = within.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_else(|| panic!("{text} {:?}", output.status));
+    assert!(if is_v1() { line.starts_with(&format!("/{name}/layermount-")) } else { line == "/" }, "{text}");
+    // Nothing but the session's own is left.
+    drop(session);
+    for path in &owned.0 {
+        std::fs::remove_dir(path).unwrap();
     }
 }

@@ -262,7 +262,7 @@ fn without_clone3_a_program_moves_by_itself() {
     // In version 1, the parent was made where the limit needs it, and has gone.
     let parent = parent.trim_start_matches('/');
     let left = cgroups_named(parent);
-    assert_eq!(left, [path.clone()]);
+    assert_eq!(left, std::slice::from_ref(&path));
     fs::remove_dir(&path).unwrap();
 }
 

@@ -140,7 +140,7 @@ mod tests {
             mkdir(path(stale), Mode::from_raw_mode(0o755)).unwrap();
         }
         // As a populated cgroup, it refuses to go.
-        std::fs::write(path("layermount-1-00000003").join("cgroup.procs"), "1\n").unwrap();
+        mkdir(path("layermount-1-00000003").join("cgroup.procs"), Mode::from_raw_mode(0o755)).unwrap();
         let left = || {
             let entries = std::fs::read_dir(parent.path()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "trees for tests are made by path")]
+
 use std::fs;
 
 use super::*;
@@ -68,7 +70,7 @@ fn plans() {
         hierarchy(Version::V1, &["name=systemd"], &missing, "/s"),
     ];
     let v2 = hierarchy(Version::V2, &[], top.path(), "/u");
-    let hybrid = [&v1[..], &[v2.clone()]].concat();
+    let hybrid = [&v1[..], std::slice::from_ref(&v2)].concat();
     let none = Resources::new();
     use Controller::{Cpu, Memory, Pids};
     assert_eq!(wants(&v1, &[Memory], &none).unwrap(), [of("/m", Want::Limits(vec![Memory])), of("/c", Want::Company)]);
@@ -77,11 +79,17 @@ fn plans() {
         wants(&hybrid, &[Cpu, Pids], &none).unwrap(),
         [of("/m", Want::Company), of("/c", Want::Limits(vec![Cpu])), of("/u", Want::Limits(vec![Pids]))]
     );
-    assert_eq!(wants(&[v2.clone()], &[Memory, Cpu], &none).unwrap(), [of("/u", Want::Limits(vec![Memory, Cpu]))]);
+    assert_eq!(
+        wants(std::slice::from_ref(&v2), &[Memory, Cpu], &none).unwrap(),
+        [of("/u", Want::Limits(vec![Memory, Cpu]))]
+    );
     assert!(matches!(wants(&v1, &[Pids], &none), Err(CgroupError::NoController { controller: Pids })));
     assert!(matches!(wants(&[], &[Memory], &none), Err(CgroupError::NoController { .. })));
 
-    assert_eq!(wants(&[v2.clone()], &[], &Resources::new().parent("/named")).unwrap(), [of("/u", Want::Parent)]);
+    assert_eq!(
+        wants(std::slice::from_ref(&v2), &[], &Resources::new().parent("/named")).unwrap(),
+        [of("/u", Want::Parent)]
+    );
     let absent = Resources::new().parent("/absent");
     assert!(matches!(wants(&hybrid, &[], &absent), Err(CgroupError::NoParent { .. })));
     assert!(wants(&v1, &[Memory], &absent).is_ok());

@@ -102,10 +102,13 @@ impl RootMount {
             fork::ignore_stops();
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
-            let failure = match join.run().and_then(|()| script.run(&mut files)) {
-                Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
-                    Ok(()) => launch.run(Some(writer.as_fd())),
-                    Err(errno) => Stage::UserNamespace.failure(errno),
+            let failure = match join.run() {
+                Ok(()) => match script.run(&mut files) {
+                    Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
+                        Ok(()) => launch.run(Some(writer.as_fd())),
+                        Err(errno) => Stage::UserNamespace.failure(errno),
+                    },
+                    Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
