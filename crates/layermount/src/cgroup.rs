@@ -113,6 +113,14 @@ pub(crate) enum View {
     Several(Vec<(CString, CString)>),
 }
 
+/// What becomes of controllers that cgroups of version 2 have and do not hand down to those below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HandingDown {
+    /// They do from now on, as with every container runtime: it stays so.
+    Enable,
+    AsItIs,
+}
+
 /// How much a hierarchy matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Want {
@@ -127,6 +135,15 @@ enum Want {
 impl Group {
     /// Makes the cgroups and writes the limits. `None` if nothing is limited.
     pub(crate) fn make(resources: &Resources) -> Result<Option<Self>> {
+        Self::make_with(resources, HandingDown::Enable)
+    }
+
+    /// The same without a lasting effect on others: limits for which other cgroups had to hand a controller down first are not tried.
+    pub(crate) fn rehearse(resources: &Resources) -> Result<Option<Self>> {
+        Self::make_with(resources, HandingDown::AsItIs)
+    }
+
+    fn make_with(resources: &Resources, handing_down: HandingDown) -> Result<Option<Self>> {
         if resources.is_empty() {
             return Ok(None);
         }
@@ -141,7 +158,7 @@ impl Group {
             Self { members: Vec::new(), made_parents: MadeParents::default(), unified: hierarchies.is_unified() };
         let name = own::new_name().map_err(|cause| CgroupError::Look { cause })?;
         for (hierarchy, want) in plan {
-            match (group.add(hierarchy, &want, resources, &name), want) {
+            match (group.add(hierarchy, &want, resources, &name, handing_down), want) {
                 (Ok(member), _) => group.members.push(member),
                 (Err(_), Want::Company) => {}
                 (Err(error), _) => return Err(error),
@@ -150,7 +167,14 @@ impl Group {
         Ok(Some(group))
     }
 
-    fn add(&mut self, hierarchy: &Hierarchy, want: &Want, resources: &Resources, name: &str) -> Result<Member> {
+    fn add(
+        &mut self,
+        hierarchy: &Hierarchy,
+        want: &Want,
+        resources: &Resources,
+        name: &str,
+        handing_down: HandingDown,
+    ) -> Result<Member> {
         let needed = if let Want::Limits(controllers) = want { &controllers[..] } else { &[] };
         let named = resources.parent.as_deref().filter(|parent| {
             !needed.is_empty() || hierarchy.directory(parent).is_some_and(|directory| directory.is_dir())
@@ -164,8 +188,14 @@ impl Group {
             }
             None => place(hierarchy)?,
         };
-        if hierarchy.version == Version::V2 && !needed.is_empty() {
-            enable(&hierarchy.mount, &parent, needed)?;
+        let mut needed = needed.to_vec();
+        match (hierarchy.version, handing_down) {
+            (Version::V1, _) => {}
+            (Version::V2, HandingDown::Enable) => enable(&hierarchy.mount, &parent, &needed)?,
+            (Version::V2, HandingDown::AsItIs) => {
+                let enabled = words(&parent.join("cgroup.subtree_control"));
+                needed.retain(|controller| enabled.iter().any(|enabled| enabled == controller.name()));
+            }
         }
         own::remove_stale(&parent);
         let member = make_member(hierarchy, &parent, name)?;
@@ -173,7 +203,7 @@ impl Group {
             take_over_cpuset(&parent, &member.path)?;
         }
         for controller in needed {
-            for setting in settings(resources, *controller, hierarchy.version) {
+            for setting in settings(resources, controller, hierarchy.version) {
                 set(&member.path, &setting)?;
             }
         }
@@ -217,6 +247,16 @@ impl Group {
                 .map_err(|cause| CgroupError::Open { path, cause })
         };
         files.map(open).collect()
+    }
+
+    /// For people.
+    pub(crate) fn versions(&self) -> &'static str {
+        let has = |version| self.members.iter().any(|member| member.version == version);
+        match (has(Version::V1), has(Version::V2)) {
+            (true, true) => "cgroup v1 and v2",
+            (true, false) => "cgroup v1",
+            _ => "cgroup v2",
+        }
     }
 
     /// The program sees its own cgroup as the root, as with Docker where there is version 2 alone.
