@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Root processes_that_live_on_keep_their_cgroup
         Root a_failed_start_leaves_nothing
         Root a_program_is_born_in_its_cgroup
+        Root where_there_is_version_2_alone_a_program_sees_itself_as_the_root
         Root without_clone3_a_program_moves_by_itself
         Root a_parent_is_made_and_removed
         Root processes_begin_with_their_limits
@@ -233,6 +234,33 @@ fn a_program_is_born_in_its_cgroup() {
     let (text, _) = output(shell(&[]), command);
     assert_eq!(v2_line(&text), "/", "the namespace begins where the program is");
     assert!(fs::read_dir(&path).unwrap().flatten().all(|entry| entry.path().is_file()));
+    fs::remove_dir(&path).unwrap();
+}
+
+/// A mount namespace in which version 2 alone is mounted, whatever controllers it has.
+fn where_there_is_version_2_alone_a_program_sees_itself_as_the_root() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    if v2().is_none() {
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    while umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).is_ok() {}
+    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+    let (path, parent) = named_v2(&format!("test-alone-{}", std::process::id())).unwrap();
+    let script =
+        "cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x 2>&1; cat /proc/self/mountinfo";
+    let (text, _) = output(shell(&[]), limited(script, Resources::new().parent(&parent)));
+    assert_eq!(v2_line(&text), "/");
+    assert!(text.contains("\n1\n") && text.contains("Read-only file system"), "{text}");
+    let mounts: Vec<_> = text.lines().filter(|line| line.contains(" - cgroup")).collect();
+    assert!(matches!(mounts.as_slice(), [one] if one.contains(" / /sys/fs/cgroup ro,")), "{text}");
+    // Which it has, the kernel says; where one is held by version 1, it says that there is none.
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+    if !controllers.contains("pids") {
+        let error = refusal(shell(&[]), limited("echo", resources(|limits| limits.pids(9))));
+        assert_eq!(error.to_string(), "this machine has no pids controller mounted, which the limit needs");
+    }
     fs::remove_dir(&path).unwrap();
 }
 
