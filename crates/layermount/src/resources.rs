@@ -26,8 +26,8 @@ const MOST_MEMORY: u64 = i64::MAX as u64 >> 12 << 12;
 /// How many processes there can be (`PID_MAX_LIMIT` of 64-bit machines).
 const MOST_PROCESSES: u64 = 1 << 22;
 
-/// How much of the machine a program and everything that it starts may use together, for [`Command::resources`](crate::Command::resources).
-/// Plain data.
+/// How much of the machine a program and everything that it starts may use together, for
+/// [`Command::resources`](crate::Command::resources). Plain data.
 ///
 /// The kernel keeps it to that by a control group (cgroup) that is made for the program and removed when the program has been
 /// [waited for](crate::Child::wait). Nothing of cgroups is touched for a command without `Resources`.
@@ -42,16 +42,17 @@ const MOST_PROCESSES: u64 = 1 << 22;
 /// | [`cpuset_cpus`](Self::cpuset_cpus) | `cpuset.cpus` | `cpuset.cpus` |
 /// | [`pids`](Self::pids) | `pids.max` | `pids.max` |
 ///
-/// With cgroup v1, or with both, the new cgroup lies below the caller's in each hierarchy that is needed, so that the caller's own limits
-/// go on counting. In v2 a cgroup that has processes cannot hand controllers down ("no internal process constraint"), so that the
-/// new one lies beside the caller's, and everything above the caller's counts; only where that is the root does it lie below. The
-/// caller itself is never moved. Whoever is not root needs a cgroup that is theirs: see the error's hint.
+/// With cgroup v1, or with both, the new cgroup lies below the caller's in each hierarchy that is needed, so that the caller's
+/// own limits go on counting. In v2 a cgroup that has processes cannot hand controllers down ("no internal process
+/// constraint"), so that the new one lies beside the caller's, and everything above the caller's counts; only where that is the
+/// root does it lie below. The caller itself is never moved. Whoever is not root needs a cgroup that is theirs: see the error's
+/// hint.
 ///
 /// Inside, `/sys/fs/cgroup` shows the program's own cgroups, read-only where `/sys` is, for programs that read there how much they
 /// may use. Where there is v2 alone, the program also gets a cgroup namespace; elsewhere it has the caller's, as with Docker.
 ///
-/// Sources: the kernel's `Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/memory.rst`, `cgroup-v1/pids.rst`, `scheduler/sched-bwc.rst`;
-/// moby's `daemon/daemon_unix.go` for what its options mean.
+/// Sources: the kernel's `Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/memory.rst`, `cgroup-v1/pids.rst`,
+/// `scheduler/sched-bwc.rst`; moby's `daemon/daemon_unix.go` for what its options mean.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resources {
     pub(crate) memory: Option<u64>,
@@ -79,8 +80,8 @@ impl Resources {
         Self::default()
     }
 
-    /// Memory in bytes, at least 6 MiB. It counts what the program writes to a [temporary upper](crate::Upper::Temporary), too. A program
-    /// that needs more is killed by `SIGKILL`; see [`Child::oom_kills`](crate::Child::oom_kills).
+    /// Memory in bytes, at least 6 MiB. It counts what the program writes to a [temporary upper](crate::Upper::Temporary), too.
+    /// A program that needs more is killed by `SIGKILL`; see [`Child::oom_kills`](crate::Child::oom_kills).
     ///
     /// As with Docker, the same amount of swap may be used in addition unless [`Resources::memory_swap`] says otherwise.
     #[must_use]
@@ -91,8 +92,8 @@ impl Resources {
 
     /// Memory and swap; a total only together with [`Resources::memory`], and not less than that.
     ///
-    /// A kernel that does not count swap (`swapaccount=0`, or built without swap) can keep nobody to a total: that is an error. Without
-    /// this, memory alone is limited there, as with Docker.
+    /// A kernel that does not count swap (`swapaccount=0`, or built without swap) can keep nobody to a total: that is an error.
+    /// Without this, memory alone is limited there, as with Docker.
     #[must_use]
     pub fn memory_swap(mut self, swap: MemorySwap) -> Self {
         self.memory_swap = Some(swap);
@@ -114,8 +115,8 @@ impl Resources {
         self
     }
 
-    /// The weight among others that want the processor, from 2 to 262144; who has none has 1024. In v2 it becomes a weight from 1 to
-    /// 10000 on a straight line, as runc has long had it.
+    /// The weight among others that want the processor, from 2 to 262144; who has none has 1024. In v2 it becomes a weight from
+    /// 1 to 10000 on a straight line, as runc has long had it.
     #[must_use]
     pub fn cpu_shares(mut self, shares: u64) -> Self {
         self.cpu_shares = Some(shares);
@@ -136,9 +137,9 @@ impl Resources {
         self
     }
 
-    /// The cgroup below which the new one is made, in place of the caller's own: a path from the root of the hierarchy. In hierarchies that
-    /// are needed it is made when missing, and removed afterwards if nobody else is in it; in others the program becomes a part of
-    /// it where it exists. At least one of the two must hold.
+    /// The cgroup below which the new one is made, in place of the caller's own: a path from the root of the hierarchy. In
+    /// hierarchies that are needed it is made when missing, and removed afterwards if nobody else is in it; in others the
+    /// program becomes a part of it where it exists. At least one of the two must hold.
     #[must_use]
     pub fn parent(mut self, cgroup: impl AsRef<Path>) -> Self {
         self.parent = Some(cgroup.as_ref().to_owned());

@@ -28,8 +28,8 @@ pub(super) struct Join {
 }
 
 impl<'a> Joining<'a> {
-    /// `flags` are those of the child's namespaces. One for cgroups is made only when the child is where the namespace's root is to be:
-    /// `clone` would take the parent's place for that (`copy_cgroup_ns`).
+    /// `flags` are those of the child's namespaces. One for cgroups is made only when the child is where the namespace's root
+    /// is to be: `clone` would take the parent's place for that (`copy_cgroup_ns`).
     pub(super) fn new(group: Option<&'a Group>, flags: c_int) -> Result<Self, CgroupError> {
         let Some(group) = group else {
             return Ok(Self { group, flags, step: Join { files: Vec::new(), namespace: false } });

@@ -10,8 +10,8 @@ use crate::error::{ErrorKind, Fault};
 
 /// What a process may use, and may raise its use to: getrlimit(2). The program begins with it, and what it starts inherits it.
 ///
-/// Prints and parses as Docker's `--ulimit`: `NAME=SOFT[:HARD]`, with `-1` (or `unlimited`) for no limit; without `HARD` that is the same as
-/// `SOFT`.
+/// Prints and parses as Docker's `--ulimit`: `NAME=SOFT[:HARD]`, with `-1` (or `unlimited`) for no limit; without `HARD` that
+/// is the same as `SOFT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rlimit {
     kind: RlimitKind,
