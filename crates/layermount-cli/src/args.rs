@@ -5,12 +5,14 @@
 
 mod bench;
 mod mounts;
+mod resources;
 mod run;
 mod security;
 mod value;
 
 pub(crate) use bench::{BenchArgs, Percent};
 pub(crate) use mounts::{MountKind, Volume};
+pub(crate) use resources::Limited;
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size};

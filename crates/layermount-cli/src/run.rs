@@ -1,6 +1,7 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
 mod confine;
+mod limits;
 mod mounts;
 
 use std::io::IsTerminal;
@@ -80,6 +81,7 @@ fn run_inside(
     let since = Instant::now();
     let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
     session.report.phase(Phase::End, since, || describe(&ended));
+    limits::explain_end(&args.limited, &child, &session.report);
     if let Some(scratch) = scratch {
         // Its mount is the program's, and gone with it.
         drop(child);
@@ -144,6 +146,7 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     let furnish = confine::apply(&args.security, &mut command)?;
     let furnish = mounts::apply(args, &mut command, furnish)?;
     command.furnish(furnish);
+    limits::apply(&args.limited, &mut command);
     Ok(command)
 }
 

@@ -3,6 +3,7 @@
 mod confine;
 mod error;
 mod inner;
+mod join;
 mod launch;
 mod magic_links;
 mod namespaces;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use crate::capabilities::Capabilities;
 use crate::enter::{BindOptions, Furnish, ImageVolumes, Mount};
 use crate::image::{Image, Platform};
+use crate::resources::{Resources, Rlimit};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
@@ -52,6 +54,7 @@ pub struct Command {
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
     die_with_parent: bool,
+    rlimits: Vec<Rlimit>,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
     new_session_keyring: Option<bool>,
@@ -73,6 +76,7 @@ struct Entering {
     volumes: Vec<PathBuf>,
     image_volumes: ImageVolumes,
     user_namespace: Option<IdMaps>,
+    resources: Resources,
 }
 
 impl Command {
@@ -93,6 +97,7 @@ impl Command {
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
             die_with_parent: false,
+            rlimits: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             new_session_keyring: None,
@@ -269,6 +274,25 @@ impl Command {
     /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// How much of the machine the program and all that it starts may use. Replaces what was said before.
+    ///
+    /// [`RootMount::spawn`](crate::RootMount::spawn) makes cgroups for it; for [`Entered::exec`](crate::Entered::exec) it is too
+    /// late.
+    pub fn resources(&mut self, resources: Resources) -> &mut Self {
+        self.entering.resources = resources;
+        self
+    }
+
+    /// A limit of the single process, which it hands on to what it starts. Of several for the same resource, the last counts; what is
+    /// not named is the caller's.
+    ///
+    /// To go above what the caller has takes `CAP_SYS_RESOURCE`, which no user namespace gives.
+    pub fn rlimit(&mut self, limit: Rlimit) -> &mut Self {
+        self.rlimits.retain(|known| known.kind() != limit.kind());
+        self.rlimits.push(limit);
         self
     }
 

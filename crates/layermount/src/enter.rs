@@ -1,5 +1,6 @@
 //! From a mounted tree to being inside of it: [`RootMount::pivot`] → [`Entered`].
 
+mod cgroups;
 mod devices;
 mod furnish;
 mod masks;
@@ -60,6 +61,7 @@ impl RootMount {
             private_ipc: false,
             read_only: self.is_read_only(),
             hostname: &uname.nodename().to_string_lossy(),
+            cgroups: None,
         };
         let mut flags = UnshareFlags::NEWNS;
         flags.set(UnshareFlags::NEWUSER, user_namespace);

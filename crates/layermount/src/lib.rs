@@ -34,6 +34,7 @@
 mod at_once;
 mod caller;
 mod capabilities;
+mod cgroup;
 mod command;
 mod decode;
 mod digest;
@@ -51,6 +52,7 @@ mod limits;
 mod mountinfo;
 mod overlay;
 mod reference;
+mod resources;
 mod script;
 #[cfg(feature = "seccomp")]
 mod seccomp;
@@ -75,6 +77,7 @@ pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
+pub use resources::{MemorySwap, ParseRlimitError, Resources, Rlimit, RlimitKind};
 #[cfg(feature = "seccomp")]
 pub use seccomp::Seccomp;
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};

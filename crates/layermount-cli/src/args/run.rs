@@ -12,6 +12,7 @@ use super::value::{absolute_path, network};
 use crate::users::Users;
 
 use super::mounts::Mounts;
+use super::resources::Limited;
 use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
@@ -86,6 +87,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) security: Security,
+
+    #[command(flatten)]
+    pub(crate) limited: Limited,
 
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]

@@ -62,6 +62,9 @@ pub(crate) struct LaunchError {
 fn describe(stage: Stage, what: &str) -> String {
     match stage {
         Stage::UserNamespace => "cannot make a user namespace for the program".to_owned(),
+        Stage::Cgroups => "the program cannot join the cgroup that is made for it".to_owned(),
+        Stage::CgroupNamespace => "cannot make a cgroup namespace for the program".to_owned(),
+        Stage::Rlimits => format!("cannot set the limit {what}"),
         Stage::Streams => "cannot set up the standard streams".to_owned(),
         Stage::UserNotFound => format!("the image has no user {what:?}"),
         Stage::GroupNotFound => format!("the image has no group {what:?}"),
@@ -110,6 +113,9 @@ impl Fault for CommandError {
         Some(match self {
             Self::NoProgram => "name a program".to_owned(),
             Self::Clone { user_namespace: true, cause } => userns::hint(userns::Stage::Make, cause.errno()),
+            Self::Clone { cause, .. } if cause.errno() == Errno::ACCESS => {
+                "the cgroup above both this process and the new one has to be the user's, too: systemd-run --user --scope -p Delegate=yes layermount ...".to_owned()
+            }
             Self::Clone { cause, .. } if cause.errno() == Errno::AGAIN => {
                 "too many processes: look at `ulimit -u` and the pids limit of the cgroup".to_owned()
             }
@@ -149,6 +155,14 @@ impl Fault for LaunchError {
             }
             (Stage::Keyring, Some(Errno::DQUOT)) => {
                 "the user has too many keys: look at /proc/key-users and the sysctls kernel.keys.*".to_owned()
+            }
+            (Stage::Rlimits, Some(Errno::PERM)) => {
+                "to go above one's own hard limit (ulimit -H) takes CAP_SYS_RESOURCE, and nofile ends at the sysctl fs.nr_open".to_owned()
+            }
+            (Stage::Cgroups, Some(Errno::ACCESS | Errno::PERM)) => {
+                "the cgroup above both this process and the new one has to be the user's, too: systemd-run --user --scope \
+                 -p Delegate=yes layermount ..."
+                    .to_owned()
             }
             (Stage::Seccomp, Some(Errno::ACCESS)) => {
                 "without CAP_SYS_ADMIN, only together with no_new_privs".to_owned()

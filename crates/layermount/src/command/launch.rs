@@ -12,6 +12,7 @@ use super::confine::Confinement;
 use super::magic_links;
 use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
+use crate::resources::Rlimit;
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
 
@@ -42,6 +43,7 @@ pub(super) struct Launch {
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
     pub(super) die_with_parent: bool,
+    pub(super) rlimits: Vec<Rlimit>,
     pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
     pub(super) single_user: bool,
@@ -56,6 +58,8 @@ pub(super) struct Launch {
 #[repr(u32)]
 pub(super) enum Stage {
     UserNamespace = Stage::FIRST,
+    Cgroups,
+    CgroupNamespace,
     Streams,
     UserNotFound,
     GroupNotFound,
@@ -64,6 +68,7 @@ pub(super) enum Stage {
     WorkingDirectory,
     Keyring,
     NoNewPrivileges,
+    Rlimits,
     Groups,
     Credentials,
     Capabilities,
@@ -84,6 +89,8 @@ impl Stage {
         use Stage::*;
         [
             UserNamespace,
+            Cgroups,
+            CgroupNamespace,
             Streams,
             UserNotFound,
             GroupNotFound,
@@ -92,6 +99,7 @@ impl Stage {
             WorkingDirectory,
             Keyring,
             NoNewPrivileges,
+            Rlimits,
             Groups,
             Credentials,
             Capabilities,
@@ -177,14 +185,19 @@ impl Launch {
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
         self.refuse_magic_links()?;
         self.confinement.begin(identity.uid.is_root())?;
+        if report.is_none() || !self.rlimits.is_empty() {
+            // Before the limits, of which that of open files would be taken for how many there are.
+            exec::close_all_on_exec();
+        }
+        // To raise them is a privilege.
+        for limit in &self.rlimits {
+            limit.apply().map_err(|errno| Stage::Rlimits.failed(errno))?;
+        }
         self.become_user(&identity)?;
         if self.die_with_parent {
             // After the change of user, which would clear it.
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
-        }
-        if report.is_none() {
-            exec::close_all_on_exec();
         }
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;

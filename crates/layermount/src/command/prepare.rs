@@ -50,6 +50,7 @@ impl Command {
             (entering.furnish.is_some(), "furnishing"),
             (!entering.mounts.is_empty(), "a bind mount"),
             (entering.user_namespace.is_some(), "a user namespace"),
+            (!entering.resources.is_empty(), "a limit of resources"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -99,6 +100,7 @@ impl Command {
             streams: [stdin, stdout, stderr],
             preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
             die_with_parent: self.die_with_parent,
+            rlimits: self.rlimits.clone(),
             confinement,
             single_user,
             database: vec![0; MAX_DATABASE],
@@ -131,6 +133,15 @@ impl Command {
         Ok(environment)
     }
 
+    /// The likeliest, as far as it can be told from here.
+    fn rlimit_that_failed(&self) -> String {
+        let limits = &self.rlimits;
+        match limits.iter().find(|limit| limit.is_above_the_callers()) {
+            Some(limit) => limit.to_string(),
+            None => limits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+
     /// Puts what the child says into words.
     pub(super) fn explain(&self, failure: &Failure) -> CommandError {
         let stage = Stage::of(failure).unwrap_or(Stage::Streams);
@@ -147,6 +158,9 @@ impl Command {
             Stage::Credentials => (self.user.clone(), "setresuid"),
             Stage::WorkingDirectory => (self.directory.display().to_string(), "openat2"),
             Stage::Keyring => ("KEYCTL_JOIN_SESSION_KEYRING".to_owned(), "keyctl"),
+            Stage::Cgroups => ("\"0\"".to_owned(), "write"),
+            Stage::CgroupNamespace => ("CLONE_NEWCGROUP".to_owned(), "unshare"),
+            Stage::Rlimits => (self.rlimit_that_failed(), "setrlimit"),
             Stage::NoNewPrivileges => ("PR_SET_NO_NEW_PRIVS".to_owned(), "prctl"),
             Stage::Capabilities => (String::new(), "capset"),
             Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),

@@ -10,6 +10,7 @@ use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
 
 use super::error::CommandError;
 use super::timings::Timings;
+use crate::cgroup::Group;
 use crate::error::{Result, SyscallContext, SyscallError};
 use crate::overlay::Holds;
 use crate::sys::fork::Process;
@@ -19,6 +20,8 @@ use crate::sys::fork::Process;
 /// Like [`std::process::Child`], it goes on running when this value is dropped, and stays a zombie until it is waited for.
 /// [`Store::prune`](crate::Store::prune) leaves its layers alone for as long as the value is there; afterwards it knows from the
 /// mount tables that they are in use.
+///
+/// Whoever drops it without waiting leaves the cgroups of [`Resources`](crate::Resources) to the next program that is given some there.
 #[derive(Debug)]
 pub struct Child {
     process: Process,
@@ -27,6 +30,9 @@ pub struct Child {
     /// not where /proc hides it (`hidepid`).
     pub(super) holds: Option<Holds>,
     pub(super) timings: Option<Timings>,
+    /// Removed when the program has ended.
+    cgroups: Option<Group>,
+    oom_kills: u64,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
@@ -36,8 +42,18 @@ pub struct Child {
 }
 
 impl Child {
-    pub(super) fn new(process: Process) -> Self {
-        Self { process, status: None, holds: None, timings: None, stdin: None, stdout: None, stderr: None }
+    pub(super) fn new(process: Process, cgroups: Option<Group>) -> Self {
+        Self {
+            process,
+            status: None,
+            holds: None,
+            timings: None,
+            cgroups,
+            oom_kills: 0,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
     }
 
     /// The process ID, as seen from here.
@@ -87,6 +103,10 @@ impl Child {
                 Ok(Some((_, status))) => {
                     self.status = Some(ExitStatus::from_raw(status.as_raw()));
                     drop(self.holds.take());
+                    if let Some(cgroups) = self.cgroups.take() {
+                        self.oom_kills = cgroups.oom_kills();
+                        cgroups.remove();
+                    }
                 }
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(errno) => {
@@ -96,6 +116,13 @@ impl Child {
             }
         }
         Ok(self.status)
+    }
+
+    /// How many of the program's processes the kernel has killed so far because the memory that
+    /// [`Resources::memory`](crate::Resources::memory) allows was used up. 0 without a limit. If the first process is one of them, its
+    /// status is `SIGKILL`.
+    pub fn oom_kills(&self) -> u64 {
+        self.cgroups.as_ref().map_or(self.oom_kills, Group::oom_kills)
     }
 
     /// Ends the program at once (`SIGKILL`), and with it, when it has a pid namespace, everything that it has started.

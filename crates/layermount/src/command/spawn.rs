@@ -21,12 +21,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::confine::Launching;
 use super::error::CommandError;
 use super::inner::Inner;
+use super::join::Joining;
 use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
 use super::magic_links;
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
 use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
+use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
 use crate::enter::{Devices, ImageVolumes};
 use crate::error::{Result, SyscallContext};
@@ -79,6 +81,8 @@ impl RootMount {
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.mounts.extend_from_slice(&command.entering.mounts);
         let has_all_devices = furnish.dev == Some(Devices::Host);
+        let group = Group::make(&command.entering.resources)?;
+        let view = group.as_ref().map(Group::view);
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices && (has_all_devices || !command.may_make_devices()),
             user_namespace: self.caller.ends_in_user_namespace(),
@@ -86,6 +90,7 @@ impl RootMount {
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
+            cgroups: view.as_ref(),
         };
         match command.entering.image_volumes {
             ImageVolumes::Auto | ImageVolumes::Tmpfs if self.is_temporary() => {
@@ -121,7 +126,7 @@ impl RootMount {
             watch.lap(StartPhase::Prepare);
         }
         files.watch = *watch;
-        let process = fork::start(flags, memory, &mut || {
+        let process = Joining::new(group.as_ref(), flags)?.start(memory, &mut |join| {
             // With the reading end here, the parent's end would go unnoticed.
             fork::close_copy(reader.as_fd());
             fork::ignore_stops();
@@ -130,17 +135,20 @@ impl RootMount {
             if let Some(watch) = &mut files.watch {
                 watch.lap(StartPhase::Clone);
             }
-            let failure = match script.run(&mut files) {
-                Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
-                    Ok(()) => launch.run(Some(writer.as_fd()), files.watch.as_mut()),
-                    Err(errno) => Stage::UserNamespace.failure(errno),
+            let failure = match join.run() {
+                Ok(()) => match script.run(&mut files) {
+                    Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
+                        Ok(()) => launch.run(Some(writer.as_fd()), files.watch.as_mut()),
+                        Err(errno) => Stage::UserNamespace.failure(errno),
+                    },
+                    Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
             // If that fails there is nobody to tell.
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
-        });
+        })?;
         *watch = files.watch;
         files.disown();
         drop(writer);
@@ -151,7 +159,7 @@ impl RootMount {
                 cause,
             })?;
         let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
-        let mut child = Child::new(process);
+        let mut child = Child::new(process, group);
         let mut report = Vec::new();
         std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
         if let Err(error) = mapped {

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountAttrFlags;
 
 use super::EnterError;
+use super::cgroups::{self, Cgroups};
 use super::devices::{GivenDevice, HostDevice, Place, host_devices};
 use super::furnish::{Access, Devices, Furnish};
 use super::masks::push_masks;
 use super::mounts::{Target, c_path, push_mounts};
+use crate::cgroup::View;
 use crate::command::StartPhase;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step};
@@ -36,6 +38,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) read_only: bool,
     /// The name of the machine as programs inside will see it.
     pub(crate) hostname: &'a str,
+    /// Those of the program, when it has some of its own.
+    pub(crate) cgroups: Option<&'a View>,
 }
 
 const DEVICES: [(&CStr, &CStr, u32, u32); 6] = [
@@ -55,7 +59,7 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-const NO_PROGRAMS: MountAttrFlags =
+pub(super) const NO_PROGRAMS: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Mounts that wait for their places.
@@ -63,6 +67,7 @@ const NO_PROGRAMS: MountAttrFlags =
 pub(crate) struct Prepared {
     proc: Option<Slot>,
     sys: Option<Slot>,
+    cgroups: Option<Cgroups>,
     dev: Option<Dev>,
     /// What directories are covered with, when something is to be covered.
     empty: Option<Slot>,
@@ -110,6 +115,7 @@ pub(crate) fn push_prepare<'a>(
             attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
             script.new_mount(c"sysfs", vec![(c"source", c"sysfs".to_owned())], attributes)
         });
+        prepared.cgroups = around.cgroups.map(|view| cgroups::push_prepare(script, view, access));
     }
     if let Some(devices) = furnish.dev {
         let (dev, bound) = push_dev(script, devices, furnish, around)?;
@@ -358,7 +364,7 @@ pub(crate) fn push_enter<'a>(
 ) {
     script.doing("attach the image's tree");
     script.mount_over_root(root);
-    let Prepared { proc, sys, dev, empty, targets } = prepared;
+    let Prepared { proc, sys, cgroups, dev, empty, targets } = prepared;
     script.doing("furnish /proc");
     if let Some(proc) = proc {
         push_place(script, root, c"proc", proc);
@@ -366,6 +372,9 @@ pub(crate) fn push_enter<'a>(
     script.doing("furnish /sys");
     if let Some(sys) = sys {
         push_place(script, root, c"sys", sys);
+        if let Some(cgroups) = cgroups {
+            cgroups::push_place(script, sys, cgroups);
+        }
     }
     script.doing("furnish /dev");
     if let Some(dev) = dev {
