@@ -3,11 +3,15 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod listen;
+mod network;
 mod run;
 mod security;
 mod value;
 
-pub(crate) use run::{Network, RunArgs, Sharing};
+pub(crate) use listen::{ListenAt, UnixSocket};
+pub(crate) use network::{NetworkArgs, NetworkMode};
+pub(crate) use run::{RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
 

@@ -7,22 +7,26 @@ mod launch;
 mod namespaces;
 mod prepare;
 mod process;
+mod sockets;
 mod spawn;
 mod stdio;
 mod user;
 
 pub use namespaces::Namespaces;
+pub(crate) use prepare::above_streams;
 pub use process::{Child, ParseSignalError, Signal};
+pub use sockets::{ListenFds, inherited_fd};
 pub use stdio::Stdio;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use crate::capabilities::Capabilities;
 use crate::enter::{Access, Furnish};
 use crate::image::{Image, Platform};
+use crate::network::Network;
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
@@ -46,6 +50,10 @@ pub struct Command {
     user: String,
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
+    /// In order, from 3 up.
+    listening: Vec<(OwnedFd, String)>,
+    /// Under numbers of their own.
+    numbered: Vec<(OwnedFd, RawFd)>,
     die_with_parent: bool,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
@@ -64,6 +72,7 @@ struct Entering {
     furnish: Option<Furnish>,
     binds: Vec<crate::enter::Bind>,
     user_namespace: Option<IdMaps>,
+    network: Option<Network>,
 }
 
 impl Command {
@@ -78,6 +87,8 @@ impl Command {
             user: String::new(),
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
+            listening: Vec::new(),
+            numbered: Vec::new(),
             die_with_parent: false,
             capabilities: None,
             no_new_privileges: false,
@@ -216,6 +227,15 @@ impl Command {
     /// [`Entered::exec`](crate::Entered::exec) it is too late.
     pub fn user_namespace(&mut self, maps: IdMaps) -> &mut Self {
         self.entering.user_namespace = Some(maps);
+        self
+    }
+
+    /// Whose network the program sees. Without it, the caller's.
+    ///
+    /// Where the network cannot be had, [`RootMount::spawn`](crate::RootMount::spawn) fails. For
+    /// [`Entered::exec`](crate::Entered::exec) it is too late.
+    pub fn network(&mut self, network: Network) -> &mut Self {
+        self.entering.network = Some(network);
         self
     }
 

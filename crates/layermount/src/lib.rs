@@ -49,6 +49,7 @@ mod kernel;
 mod layer;
 mod limits;
 mod mountinfo;
+mod network;
 mod overlay;
 mod reference;
 mod script;
@@ -62,7 +63,7 @@ mod unpack;
 mod userns;
 
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
-pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
+pub use command::{Child, Command, ListenFds, Namespaces, ParseSignalError, Signal, Stdio, inherited_fd};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
 pub use enter::{Access, Devices, Entered, Furnish};
 pub use error::{Error, ErrorKind, Result};
@@ -73,6 +74,7 @@ pub use image::{
 #[doc(hidden)]
 pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
+pub use network::{Network, ParsePublishError, Pasta, Protocol, Publish};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 #[cfg(feature = "seccomp")]

@@ -9,6 +9,7 @@ use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::confine::Confinement;
+use super::sockets::{Placed, append_pid};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
@@ -37,6 +38,10 @@ pub(super) struct Launch {
     pub(super) directory: CString,
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
+    /// Descriptors under other numbers than they have here.
+    pub(super) placed: Placed,
+    /// The program is told by `LISTEN_PID` that sockets are for it.
+    pub(super) listens: bool,
     pub(super) die_with_parent: bool,
     pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
@@ -66,6 +71,7 @@ pub(super) enum Stage {
     Seccomp,
     Parent,
     Preserve,
+    Place,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -93,6 +99,7 @@ impl Stage {
             Seccomp,
             Parent,
             Preserve,
+            Place,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -150,6 +157,10 @@ impl Launch {
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
         exec::close_all_on_exec();
+        self.placed.place().map_err(|errno| Stage::Place.failed(errno))?;
+        if self.listens && !append_pid(&mut self.environment) {
+            return Err(Stage::Place.failed(Errno::NAMETOOLONG));
+        }
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }

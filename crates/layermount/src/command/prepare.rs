@@ -22,6 +22,9 @@ use crate::sys::exec::Strings;
 /// What Docker gives to images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// `LISTEN_PID=` and a number.
+const LISTEN_PID_ROOM: usize = 32;
+
 /// Linux's limit for a path, and `HOME=`.
 const HOME_ROOM: usize = 4096 + 8;
 
@@ -50,6 +53,7 @@ impl Command {
             (entering.furnish.is_some(), "furnishing"),
             (!entering.binds.is_empty(), "a bind mount"),
             (entering.user_namespace.is_some(), "a user namespace"),
+            (entering.network.is_some(), "a network"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -71,7 +75,8 @@ impl Command {
         let arguments = words.iter().map(|word| c_string("argument", word)).collect::<Result<_, _>>()?;
         let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
-        let environment = Strings::new(self.environment()?, HOME_ROOM);
+        let (placed, environment) = self.sockets()?;
+        let environment = Strings::new(environment, &[HOME_ROOM, LISTEN_PID_ROOM]);
         let confinement = self.confinement(launching)?;
         let wants_home = self.variable("HOME").is_none();
         let mut pipes = Pipes::default();
@@ -85,13 +90,15 @@ impl Command {
         pipes.stderr = ours.map(ChildStderr::from);
         let launch = Launch {
             candidates,
-            arguments: Strings::new(arguments, 0),
+            arguments: Strings::new(arguments, &[]),
             environment,
             wants_home,
             user,
             directory,
             streams: [stdin, stdout, stderr],
             preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
+            placed,
+            listens: !self.listening.is_empty(),
             die_with_parent: self.die_with_parent,
             confinement,
             single_user,
@@ -105,7 +112,7 @@ impl Command {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
-    fn environment(&self) -> Result<Vec<CString>, CommandError> {
+    pub(super) fn environment(&self) -> Result<Vec<CString>, CommandError> {
         let join = |name: &OsStr, value: &OsStr| {
             let mut text = name.to_owned();
             text.push("=");
@@ -145,6 +152,7 @@ impl Command {
             Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),
             Stage::Parent => (String::new(), "prctl"),
             Stage::Preserve => (String::new(), "fcntl"),
+            Stage::Place => (String::new(), "dup2"),
             Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
                 (program.to_string_lossy().into_owned(), "execve")
             }
@@ -199,7 +207,7 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
 }
 
 /// A descriptor that stays what it is when the three standard streams are replaced.
-pub(super) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
+pub(crate) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
     if file.as_raw_fd() > 2 {
         return Ok(file);
     }

@@ -10,6 +10,7 @@ use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
 
 use super::error::CommandError;
 use crate::error::{Result, SyscallContext, SyscallError};
+use crate::network::Keeper;
 use crate::overlay::Holds;
 use crate::sys::fork::Process;
 
@@ -25,6 +26,8 @@ pub struct Child {
     /// Keeps layers from being removed and the upper from being used by others. The mount table says that they are in use, too, but
     /// not where /proc hides it (`hidepid`).
     pub(super) holds: Option<Holds>,
+    /// Ends with the program; waited for with it.
+    pub(super) network: Option<Keeper>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
@@ -35,7 +38,7 @@ pub struct Child {
 
 impl Child {
     pub(super) fn new(process: Process) -> Self {
-        Self { process, status: None, holds: None, stdin: None, stdout: None, stderr: None }
+        Self { process, status: None, holds: None, network: None, stdin: None, stdout: None, stderr: None }
     }
 
     /// The process ID, as seen from here.
@@ -78,6 +81,9 @@ impl Child {
                 Ok(Some((_, status))) => {
                     self.status = Some(ExitStatus::from_raw(status.as_raw()));
                     drop(self.holds.take());
+                    if let Some(keeper) = self.network.take() {
+                        keeper.finish();
+                    }
                 }
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(errno) => {

@@ -27,6 +27,7 @@ use super::process::Child;
 use super::{Command, Namespaces};
 use crate::enter::steps::Surroundings;
 use crate::error::{Result, SyscallContext};
+use crate::network::Joined;
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
 use crate::sys::fork::{self, Memory};
@@ -48,18 +49,30 @@ impl RootMount {
 
     fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
         let mut prepared = command.launch(Launching::Spawn, self.caller.ends_as_sole_user())?;
-        let mut child = match self.start(command, &mut prepared) {
+        let network = match &command.entering.network {
+            Some(network) => network.prepare(&self.caller)?,
+            None => Joined::Host,
+        };
+        let mut child = match self.start(command, &network, &mut prepared) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
-                self.start(command, &mut prepared)?
+                self.start(command, &network, &mut prepared)?
             }
             result => result?,
         };
         child.holds = Some(self.into_holds());
+        if let Some(mut keeper) = network.into_keeper() {
+            if let Err(error) = keeper.hand_over(child.pidfd()) {
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+            child.network = Some(keeper);
+        }
         Ok(child)
     }
 
-    fn start(&self, command: &Command, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
+    fn start(&self, command: &Command, network: &Joined, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
@@ -70,10 +83,13 @@ impl RootMount {
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
+            network: network.view(),
         };
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.binds.extend_from_slice(&command.entering.binds);
         let mut script = Script::new();
+        self.caller.push_id_maps(&mut script);
+        network.push_into(&mut script);
         self.push_into(&mut script, &furnish, &around)?;
         if namespaces.contains(Namespaces::UTS) {
             let name = std::ffi::CString::new(hostname.as_str());
@@ -87,8 +103,8 @@ impl RootMount {
         let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        let writer = above_streams(writer).map_err(system)?;
-        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
+        let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
+        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
         // Who waits for its ID maps cannot have the parent wait for it.
         let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
         let process = fork::start(flags, memory, &mut || {

@@ -2,7 +2,10 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+use super::names::Names;
 
 /// What is mounted over and into an image's tree when it is entered. Plain data; `Display` prints it.
 ///
@@ -25,6 +28,7 @@ pub struct Furnish {
     pub(crate) hostname: bool,
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
+    pub(crate) names: Names,
     pub(crate) binds: Vec<Bind>,
 }
 
@@ -67,6 +71,7 @@ impl Default for Furnish {
             hostname: true,
             hosts: true,
             resolv_conf: true,
+            names: Names::default(),
             binds: Vec::new(),
         }
     }
@@ -84,6 +89,7 @@ impl Furnish {
             hostname: false,
             hosts: false,
             resolv_conf: false,
+            names: Names::default(),
             binds: Vec::new(),
         }
     }
@@ -160,17 +166,46 @@ impl Furnish {
         self
     }
 
-    /// `/etc/hosts`: the host's, and the hostname.
+    /// `/etc/hosts`: the hostname, and the host's own lines where the [network](crate::Network) is the host's.
     #[must_use]
     pub fn hosts(mut self, on: bool) -> Self {
         self.hosts = on;
         self
     }
 
-    /// `/etc/resolv.conf`: the host's, as it is at that moment.
+    /// `/etc/resolv.conf`: the host's, as it is at that moment; with [pasta](crate::Pasta), it names the address that leads to the host's
+    /// resolvers.
     #[must_use]
     pub fn resolv_conf(mut self, on: bool) -> Self {
         self.resolv_conf = on;
+        self
+    }
+
+    /// Adds a name to `/etc/hosts`: hosts(5). It has no white space and no `#`.
+    #[must_use]
+    pub fn add_host(mut self, name: impl Into<String>, address: IpAddr) -> Self {
+        self.names.hosts.push((name.into(), address));
+        self
+    }
+
+    /// Adds a name server to `/etc/resolv.conf`: resolv.conf(5). The first one replaces the host's; of other lines the host's stay.
+    #[must_use]
+    pub fn dns_server(mut self, address: IpAddr) -> Self {
+        self.names.servers.push(address);
+        self
+    }
+
+    /// Adds a domain in which names are searched. The first one replaces the host's; `.` alone means none, as in docker.
+    #[must_use]
+    pub fn dns_search(mut self, domain: impl Into<String>) -> Self {
+        self.names.search.push(domain.into());
+        self
+    }
+
+    /// Adds an option of the resolver's, such as `ndots:2`. The first one replaces the host's.
+    #[must_use]
+    pub fn dns_option(mut self, option: impl Into<String>) -> Self {
+        self.names.options.push(option.into());
         self
     }
 
