@@ -202,9 +202,15 @@ fn saying_at(text: &str, number: i32) -> OwnedFd {
     use std::os::fd::AsRawFd as _;
     let file = saying(text);
     // SAFETY: takes integers.
+    let high = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
+    assert!(high >= 100);
+    drop(file);
+    // SAFETY: takes integers.
     assert_eq!(unsafe { libc::fcntl(number, libc::F_GETFD) }, -1, "{number} is free");
     // SAFETY: takes integers; the number is nobody's.
-    assert_eq!(unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
+    assert_eq!(unsafe { libc::dup3(high, number, libc::O_CLOEXEC) }, number);
+    // SAFETY: nobody else knows of it.
+    unsafe { libc::close(high) };
     // SAFETY: it has just been made.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

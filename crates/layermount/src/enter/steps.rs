@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn furnishing_prints_what_it_does() {
-        let furnish = Furnish::none().proc(true).bind("/srv", "/data", Access::ReadOnly);
+        let furnish = Furnish::none().proc(true).masks(false).bind("/srv", "/data", Access::ReadOnly);
         assert_eq!(furnish.to_string(), "/proc            proc\n/data            bind of /srv, read-only\n");
     }
 }

@@ -223,14 +223,19 @@ fn hear(socket: BorrowedFd<'_>) -> Result<(u8, i32), NetworkError> {
     }
 }
 
-/// The last line of what pasta said that is not about its log.
+/// What pasta said, but for what is about its log; of much, such as its usage, the beginning.
 fn complaint(errors: OwnedFd, status: i32) -> String {
     let mut said = Vec::new();
     // What is there; nobody is waited for.
     let _ = std::fs::File::from(errors).take(64 << 10).read_to_end(&mut said);
     let said = String::from_utf8_lossy(&said);
-    let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.ends_with("to syslog"));
-    line.map_or_else(|| format!("it ended with status {status}"), |line| line.chars().take(200).collect())
+    let lines: Vec<_> =
+        said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.ends_with("to syslog")).collect();
+    match lines[..] {
+        [] => format!("it ended with status {status}"),
+        [ref few @ ..] if few.len() <= 3 => few.join("; "),
+        [first, ..] => first.chars().take(200).collect(),
+    }
 }
 
 /// The keeper's life; async-signal-safe, as all below.
