@@ -99,7 +99,7 @@ fn networks_of_others() {
     let alone = prints(&world, &["--network", "none"], &image, "ls /sys/class/net; ping -c 1 -W 2 127.0.0.1");
     assert!(alone.starts_with("lo\n") && alone.contains("1 packets received"), "{alone}");
     let mut command = world.layermount();
-    command.args(["run", "--net", "none", &image, "readlink /proc/self/ns/net; read -r _"]);
+    command.args(["run", "--net", "none", &image, "readlink /proc/self/ns/net; read -r _; true"]);
     let mut first = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut namespace = String::new();
     BufReader::new(first.stdout.as_mut().unwrap()).read_line(&mut namespace).unwrap();
@@ -172,9 +172,8 @@ fn free_port() -> u16 {
 }
 
 /// Answers one request, then waits for a datagram at a port where nobody listens: the kernel counts those.
-const SERVER: &str = "ls /sys/class/net | tr '\\n' ' '; echo up; echo x >/tmp/f; busybox httpd -p 80 -h /tmp; \
-    while read -r kind _ none _; do case $kind$none in Udp:[1-9]*) break;; esac; \
-    done <<EOF || :\nEOF\nuntil grep -q '^Udp: [0-9]* [1-9]' /proc/net/snmp; do sleep 0.05; done; echo datagram; read -r _";
+const SERVER: &str = "ls /sys/class/net | tr '\\n' ' '; echo up; echo x >/tmp-f; busybox httpd -p 80 -h /; \
+    until grep -q '^Udp: [0-9]* [1-9]' /proc/net/snmp; do sleep 0.05; done; echo datagram; read -r _; true";
 
 /// The program, its server running; and everything that belongs to it.
 struct Published {
@@ -207,7 +206,8 @@ impl Published {
             let mut answer = String::new();
             if let Ok(mut stream) = TcpStream::connect(address) {
                 stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                let _ = stream.write_all(b"GET /f HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut answer));
+                let _ =
+                    stream.write_all(b"GET /tmp-f HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut answer));
             }
             if answer.contains("200 OK") {
                 return;
@@ -256,7 +256,7 @@ fn with_descendants(pid: u32) -> Vec<u32> {
     std::iter::once(pid).chain(below).collect()
 }
 
-fn publishing(port: u16, image: &str) -> [String; 8] {
+fn publishing(port: u16, image: &str) -> [String; 9] {
     let (tcp, udp) = (format!("{port}:80"), format!("127.0.0.1:{port}:81/udp"));
     ["run", "--user", "0", "-p", &tcp, "-p", &udp, image]
         .map(str::to_owned)
@@ -277,11 +277,14 @@ fn serves_and_goes(start: impl Fn(u16) -> Command) {
             published.answers(&address);
         }
         published.takes_datagrams();
+        // Waiting would close it, which ends the program as well.
+        let mut stdin = published.child.stdin.take();
         match end {
-            None => drop(published.child.stdin.take()),
+            None => drop(stdin.take()),
             Some(signal) => kill(Pid::from_raw(published.child.id().cast_signed()), signal).unwrap(),
         }
         let status = published.child.wait().unwrap();
+        drop(stdin);
         // When layermount could still see to it, everything is gone with it.
         let patience = if end == Some(Signal::SIGKILL) { Duration::from_secs(5) } else { Duration::ZERO };
         published.assert_gone(patience);

@@ -3,11 +3,10 @@
 //! In the order of podman and runc: the sockets that layermount itself was given as systemd gives them, those that it opens, what else
 //! is to be preserved.
 
-use std::fs::Metadata;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use layermount::{Command, ListenFds, inherited_fd};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Group, Uid, User, chown};
+use rustix::fs::OFlags;
 
 use crate::args::{ListenAt, NetworkArgs, UnixSocket};
 use crate::failure::{Failure, Result};
@@ -34,8 +34,8 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 pub(super) struct SocketPath {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// The file itself, so that no other gets its inode number.
+    file: OwnedFd,
 }
 
 impl Sockets {
@@ -148,19 +148,24 @@ fn owner(unix: &UnixSocket) -> io::Result<Option<(Option<Uid>, Option<Gid>)>> {
 
 impl SocketPath {
     fn new(path: &Path) -> io::Result<Self> {
-        let metadata = path.symlink_metadata()?;
         // The process may go elsewhere.
-        Ok(Self { path: std::path::absolute(path)?, device: metadata.dev(), inode: metadata.ino() })
+        let path = std::path::absolute(path)?;
+        let file =
+            rustix::fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+        Ok(Self { path, file })
     }
 
-    fn is(&self, metadata: &Metadata) -> bool {
-        metadata.file_type().is_socket() && (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    fn is_still_there(&self) -> bool {
+        let (Ok(ours), Ok(there)) = (rustix::fs::fstat(&self.file), rustix::fs::lstat(&self.path)) else {
+            return false;
+        };
+        (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
     }
 }
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        if self.path.symlink_metadata().is_ok_and(|metadata| self.is(&metadata)) {
+        if self.is_still_there() {
             // There is nobody to be told: what remains is a socket at which nobody listens, and the next one takes its place.
             let _ = std::fs::remove_file(&self.path);
         }
