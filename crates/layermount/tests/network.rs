@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Root hosts_and_resolvers_are_those_that_were_asked_for
         Root sockets_come_in_order_from_3_whatever_their_numbers_were
         Root a_process_that_becomes_a_program_passes_sockets_on
+        Root pasta_lives_as_long_as_the_program_and_no_longer
         Stranger rootless_networks
     })
 }
@@ -295,6 +296,80 @@ fn a_process_that_becomes_a_program_passes_sockets_on() {
         assert!(child.wait().unwrap().success());
     });
     assert!(sockets_work, "sockets of the host's network serve a program that has none");
+}
+
+/// Whether pasta can work here.
+fn has_pasta() -> bool {
+    let required = std::env::var("LAYERMOUNT_REQUIRE").unwrap_or_default();
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let has_route = routes.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000"));
+    let has = Path::new("/usr/bin/pasta").exists() && Path::new("/dev/net/tun").exists() && has_route;
+    assert!(has || !required.split(',').any(|word| word == "network"), "LAYERMOUNT_REQUIRE has network");
+    if !has {
+        eprintln!("SKIP: there is no pasta, no /dev/net/tun or no default route");
+    }
+    has
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("0.0.0.0", port)).is_ok()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+fn pasta_lives_as_long_as_the_program_and_no_longer() {
+    if !has_pasta() {
+        return;
+    }
+    let port = free_port();
+    let network = || Network::pasta(Pasta::new().publish(format!("{port}:80").parse().unwrap()));
+    let start = |script: &str| {
+        let mut command = sh(script);
+        shell(&[]).mount().unwrap().spawn(command.network(network()))
+    };
+    let mut child = start("sleep 60").unwrap();
+    assert!(!is_free(port));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_free(port), "when the program has been waited for, its port is free");
+    // A program that never ran.
+    let mut command = Command::new("/no/such/program");
+    let error = shell(&[]).mount().unwrap().spawn(command.network(network())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ProgramNotFound);
+    assert!(is_free(port));
+    // A program that its parent leaves behind keeps its network.
+    let pid_file = place();
+    let pid_file = pid_file.path().join("pid");
+    // SAFETY: this process has one thread.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            fs::write(&pid_file, start("sleep 60").unwrap().id().to_string()).unwrap();
+            // SAFETY: ends the process, as if it had been killed.
+            unsafe { libc::_exit(0) }
+        }
+        nix::unistd::ForkResult::Parent { child } => drop(nix::sys::wait::waitpid(child, None).unwrap()),
+    }
+    assert!(!is_free(port));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!is_free(port));
+    let program = nix::unistd::Pid::from_raw(fs::read_to_string(&pid_file).unwrap().parse().unwrap());
+    nix::sys::signal::kill(program, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let since = std::time::Instant::now();
+    while !is_free(port) {
+        assert!(since.elapsed() < std::time::Duration::from_secs(5), "pasta outlives the program");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Two at a time do not get in each other's way, and the second cannot have the first one's port.
+    let mut first = start("sleep 60").unwrap();
+    assert_eq!(start("true").unwrap_err().kind(), ErrorKind::Busy);
+    let mut command = sh("ls /sys/class/net");
+    command.network(Network::pasta(Pasta::new()));
+    let (text, _) = output(shell(&[]), command);
+    assert!(text.lines().count() == 2 && text.contains("lo"), "{text}");
+    first.kill().unwrap();
+    first.wait().unwrap();
 }
 
 fn rootless_networks() {

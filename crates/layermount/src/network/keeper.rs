@@ -231,10 +231,10 @@ fn complaint(errors: OwnedFd, status: i32) -> String {
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<_> =
         said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.ends_with("to syslog")).collect();
-    match lines[..] {
-        [] => format!("it ended with status {status}"),
-        [ref few @ ..] if few.len() <= 3 => few.join("; "),
-        [first, ..] => first.chars().take(200).collect(),
+    match lines.first() {
+        None => format!("it ended with status {status}"),
+        Some(_) if lines.len() <= 3 => lines.join("; "),
+        Some(first) => first.chars().take(200).collect(),
     }
 }
 
