@@ -73,8 +73,8 @@ impl Sockets {
 
     fn bind(&mut self, at: &ListenAt) -> io::Result<OwnedFd> {
         match at {
-            ListenAt::Tcp(address) => or_ipv4(*address, |address| TcpListener::bind(address)).map(OwnedFd::from),
-            ListenAt::Udp(address) => or_ipv4(*address, |address| UdpSocket::bind(address)).map(OwnedFd::from),
+            ListenAt::Tcp(address) => or_ipv4(*address, TcpListener::bind).map(OwnedFd::from),
+            ListenAt::Udp(address) => or_ipv4(*address, UdpSocket::bind).map(OwnedFd::from),
             ListenAt::Unix(unix) => {
                 let owner = owner(unix)?;
                 let listener = bind_unix(unix)?;
