@@ -331,6 +331,18 @@ fn published_ports_of_ordinary_users_lead_inside() {
     });
     let said = home.layermount(&[Otherwise::OpenTun], &["run", "-p", "80:80", &image, "true"]);
     said.assert(125, &["cannot publish port 80", "ip_unprivileged_port_start"]);
+    // With a single user, there is nobody but root in the namespace that the network belongs to.
+    let arguments = ["run", "--network", "pasta", &image, "ls /sys/class/net"];
+    let said = home.layermount(&[Otherwise::OpenTun, Otherwise::NoRanges], &arguments);
+    assert!(said.status == Some(0) && said.stdout.lines().count() == 2, "{said:#?}");
+    let said = home.layermount(
+        &[Otherwise::OpenTun],
+        &["run", "--userns", "keep-id", "--network", "pasta", &image, "id -u; ls /sys/class/net"],
+    );
+    assert!(
+        said.stdout.starts_with(&format!("{}\n", home.person.uid)) && said.stdout.lines().count() == 3,
+        "{said:#?}"
+    );
     let said = home.layermount(&[], &["run", "--network", "container:1", &image, "true"]);
     said.assert(125, &["cannot join the network namespace", "user namespace that owns it"]);
 }

@@ -133,6 +133,7 @@ struct Identity {
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
     pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>) -> Failure {
+        self.environment.forget_appended();
         let Stopped { stage, errno } = match self.prepare(report) {
             Ok(()) => self.execute(),
             Err(stopped) => stopped,

@@ -285,5 +285,7 @@ mod tests {
         }
         let mut strings = Strings::new(Vec::new(), &[32]);
         assert!(append_pid(&mut strings) && !append_pid(&mut strings), "there is room for one");
+        strings.forget_appended();
+        assert!(append_pid(&mut strings));
     }
 }

@@ -242,6 +242,9 @@ impl fmt::Display for Furnish {
                 writeln!(f, "{what}")?;
             }
         }
+        if self.hosts {
+            self.names.hosts.iter().try_for_each(|(name, address)| writeln!(f, "/etc/hosts       {address} {name}"))?;
+        }
         for Bind { host, inside, access } in &self.binds {
             let access = if *access == Access::ReadOnly { ", read-only" } else { "" };
             writeln!(f, "{:<16} bind of {}{access}", inside.display(), host.display())?;

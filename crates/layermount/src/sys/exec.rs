@@ -28,6 +28,12 @@ impl Strings {
         Self { strings, pointers, spares: spares.iter().map(|size| vec![0; *size]).collect(), appended: 0 }
     }
 
+    /// Takes away what was appended, for a child that tries once more in the same memory. Async-signal-safe.
+    pub(crate) fn forget_appended(&mut self) {
+        self.appended = 0;
+        self.pointers.iter_mut().skip(self.strings.len()).for_each(|pointer| *pointer = ptr::null());
+    }
+
     /// Appends a string in the next spare room; false when it does not fit. Async-signal-safe.
     pub(crate) fn append(&mut self, parts: [&[u8]; 2]) -> bool {
         let length: usize = parts.iter().map(|part| part.len()).sum();
