@@ -4,16 +4,20 @@
 //! before anything is opened.
 
 mod bench;
+mod listen;
 mod mounts;
+mod network;
 mod resources;
 mod run;
 mod security;
 mod value;
 
 pub(crate) use bench::{BenchArgs, Percent};
+pub(crate) use listen::{ListenAt, UnixSocket};
 pub(crate) use mounts::{MountKind, Volume};
+pub(crate) use network::{NetworkArgs, NetworkMode};
 pub(crate) use resources::Limited;
-pub(crate) use run::{Network, RunArgs, Sharing};
+pub(crate) use run::{RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size};
 

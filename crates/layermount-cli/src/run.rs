@@ -3,13 +3,15 @@
 mod confine;
 mod limits;
 mod mounts;
+mod network;
+mod sockets;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
+use layermount::{Command, Content, ErrorKind, Image, Namespaces, Network, Overlay, Platform, Upper};
 
 use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
@@ -17,27 +19,42 @@ use crate::report::Phase;
 use crate::session::{Session, docker};
 use crate::signals::{Ended, Signals};
 use crate::users::Entrance;
+use sockets::Sockets;
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image();
     let typed = typed.to_str().ok_or_else(|| Failure::usage(format!("{typed:?} is not UTF-8")))?;
+    let sockets = Sockets::open(&args.network)?;
     let variables = variables(args)?;
+    let network = network::network(&args.network)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
     let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
+    if network.is_some() && args.network.network.is_none() {
+        session.report.detail("-p: the program's network is pasta's");
+    }
+    let given = Given { variables, network, sockets };
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
-        return run_inside(args, typed, &mut session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, given);
     }
     if !lies_in_docker(&image) {
         session.report.warn("--pin: the image's layers do not lie in Docker, so nothing holds it there");
-        return run_inside(args, typed, &mut session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, given);
     }
     let pin = docker(&args.choice)?.pin(&image)?;
-    let result = run_inside(args, typed, &mut session, &image, variables);
+    let result = run_inside(args, typed, &mut session, &image, given);
     if let Err(error) = pin.release() {
         session.report.warn(&format!("the image stays pinned until the next --pin: {error:#}"));
     }
     result
+}
+
+/// What was found out before the image is looked for.
+#[derive(Debug)]
+struct Given {
+    variables: Vec<EnvSetting>,
+    network: Option<Network>,
+    sockets: Sockets,
 }
 
 /// A tree that somebody named by its directory is located, too, but has no layers.
@@ -45,15 +62,15 @@ fn lies_in_docker(image: &Image) -> bool {
     matches!(image.content(), Content::Located(_)) && !image.layers().is_empty()
 }
 
-fn run_inside(
-    args: &RunArgs,
-    typed: &str,
-    session: &mut Session,
-    image: &Image,
-    variables: Vec<EnvSetting>,
-) -> Result<ExitCode> {
+fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image, given: Given) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
+    let Given { variables, network, sockets } = given;
     let mut command = command(args, image, variables)?;
+    if let Some(network) = network {
+        command.network(network);
+    }
+    // Removed at the end.
+    let _paths = sockets.give(&mut command);
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
     if let Some(maps) = session.kept_ids() {
@@ -145,7 +162,7 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     command.namespaces(namespaces(args)).die_with_parent(true);
     let furnish = confine::apply(&args.security, &mut command)?;
     let furnish = mounts::apply(args, &mut command, furnish)?;
-    command.furnish(furnish);
+    command.furnish(network::furnish(&args.network, furnish));
     limits::apply(&args.limited, &mut command);
     Ok(command)
 }

@@ -9,25 +9,29 @@ mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;
+mod sockets;
 mod spawn;
 mod stdio;
 mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
+pub(crate) use prepare::above_streams;
 pub use process::{Child, ParseSignalError, Signal};
+pub use sockets::{ListenFds, inherited_fd};
 pub use stdio::Stdio;
 pub(crate) use timings::StopWatch;
 pub use timings::{StartPhase, Timings};
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use crate::capabilities::Capabilities;
 use crate::enter::{BindOptions, Furnish, ImageVolumes, Mount};
 use crate::image::{Image, Platform};
+use crate::network::Network;
 use crate::resources::{Resources, Rlimit};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
@@ -53,6 +57,10 @@ pub struct Command {
     added_groups: Vec<String>,
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
+    /// In order, from 3 up.
+    listening: Vec<(OwnedFd, String)>,
+    /// Under numbers of their own.
+    numbered: Vec<(OwnedFd, RawFd)>,
     die_with_parent: bool,
     rlimits: Vec<Rlimit>,
     capabilities: Option<Capabilities>,
@@ -77,6 +85,7 @@ struct Entering {
     image_volumes: ImageVolumes,
     user_namespace: Option<IdMaps>,
     resources: Resources,
+    network: Option<Network>,
 }
 
 impl Command {
@@ -96,6 +105,8 @@ impl Command {
             added_groups: Vec::new(),
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
+            listening: Vec::new(),
+            numbered: Vec::new(),
             die_with_parent: false,
             rlimits: Vec::new(),
             capabilities: None,
@@ -243,6 +254,15 @@ impl Command {
     /// [`Entered::exec`](crate::Entered::exec) it is too late.
     pub fn user_namespace(&mut self, maps: IdMaps) -> &mut Self {
         self.entering.user_namespace = Some(maps);
+        self
+    }
+
+    /// Whose network the program sees. Without it, the caller's.
+    ///
+    /// Where the network cannot be had, [`RootMount::spawn`](crate::RootMount::spawn) fails. For
+    /// [`Entered::exec`](crate::Entered::exec) it is too late.
+    pub fn network(&mut self, network: Network) -> &mut Self {
+        self.entering.network = Some(network);
         self
     }
 

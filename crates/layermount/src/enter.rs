@@ -5,6 +5,7 @@ mod devices;
 mod furnish;
 mod masks;
 mod mounts;
+mod names;
 pub(crate) mod steps;
 
 pub use furnish::{Access, Devices, Furnish};
@@ -19,6 +20,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::command::{Command, StartPhase};
 use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
+use crate::network::NetworkView;
 use crate::overlay::RootMount;
 use crate::script::{Script, Step};
 use steps::{Surroundings, push_enter, push_prepare};
@@ -60,6 +62,7 @@ impl RootMount {
             private_pids: false,
             private_ipc: false,
             read_only: self.is_read_only(),
+            network: NetworkView::Host,
             hostname: &uname.nodename().to_string_lossy(),
             cgroups: None,
         };
@@ -67,6 +70,7 @@ impl RootMount {
         flags.set(UnshareFlags::NEWUSER, user_namespace);
         let mut script = Script::new();
         script.doing("make a private mount namespace").push(Step::Unshare(flags));
+        self.caller.push_id_maps(&mut script);
         self.push_into(&mut script, furnish, &around)?;
         // Mount points are made for everybody, whatever this process keeps from others. It has one thread, so nobody else notices.
         let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -77,14 +81,13 @@ impl RootMount {
         Ok(Entered { single_user })
     }
 
-    /// Everything from a fresh mount namespace to the new root.
+    /// Everything from a fresh mount namespace, in the user namespace that it is for, to the new root.
     pub(crate) fn push_into<'a>(
         &'a self,
         script: &mut Script<'a>,
         furnish: &Furnish,
         around: &Surroundings<'_>,
     ) -> Result<()> {
-        self.caller.push_id_maps(script);
         script.doing("make the mount namespace private").push(Step::MakePrivate);
         let prepared = push_prepare(script, furnish, around)?;
         script.push(Step::Mark(StartPhase::Furnish));
@@ -151,6 +154,8 @@ pub(crate) enum EnterError {
     Threads(#[source] SyscallError),
     #[error("{path:?} cannot be bound: it has a zero byte")]
     BindPath { path: PathBuf },
+    #[error("{text:?} cannot stand in {file}")]
+    Name { text: String, file: &'static str },
     #[error("cannot bind {}", path.display())]
     BindSource {
         path: PathBuf,
@@ -176,9 +181,11 @@ impl Fault for EnterError {
         match self {
             Self::MultiThreaded { .. } => ErrorKind::MultiThreaded,
             Self::Threads(cause) => cause.kind(),
-            Self::BindPath { .. } | Self::Duplicate { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::BindPath { .. }
+            | Self::Duplicate { .. }
+            | Self::NoDevice { .. }
+            | Self::DevicePlace { .. }
+            | Self::Name { .. } => ErrorKind::InvalidInput,
             Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. }
                 if cause.errno() == rustix::io::Errno::NOENT =>
             {
@@ -194,6 +201,7 @@ impl Fault for EnterError {
             Self::Threads(_) => "/proc must be mounted".to_owned(),
             Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
             Self::Duplicate { .. } => "mount one of them elsewhere".to_owned(),
+            Self::Name { .. } => "it must be printable, without white space and #".to_owned(),
             Self::BindPath { .. } | Self::DeviceSource { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
                 return None;
             }

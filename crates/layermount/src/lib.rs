@@ -50,6 +50,7 @@ mod kernel;
 mod layer;
 mod limits;
 mod mountinfo;
+mod network;
 mod overlay;
 mod reference;
 mod resources;
@@ -64,7 +65,9 @@ mod unpack;
 mod userns;
 
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
-pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, StartPhase, Stdio, Timings};
+pub use command::{
+    Child, Command, ListenFds, Namespaces, ParseSignalError, Signal, StartPhase, Stdio, Timings, inherited_fd,
+};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
 pub use enter::{Access, BindOptions, Devices, Entered, Furnish, ImageVolumes, Tmpfs};
 pub use error::{Error, ErrorKind, Result};
@@ -75,6 +78,7 @@ pub use image::{
 #[doc(hidden)]
 pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
+pub use network::{Network, ParsePublishError, Pasta, Protocol, Publish};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
 pub use resources::{MemorySwap, ParseRlimitError, Resources, Rlimit, RlimitKind};

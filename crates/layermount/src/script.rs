@@ -81,6 +81,11 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
     Unshare(UnshareFlags),
+    /// A descriptor of a network namespace, or of a process (pidfd) whose namespace is meant.
+    JoinNetwork {
+        namespace: At<'a>,
+    },
+    BringLoopbackUp,
     /// Writes to a file of this process below `/proc/self`.
     WriteProc {
         path: &'static CStr,
@@ -141,6 +146,12 @@ pub(crate) enum Step<'a> {
         at: At<'a>,
         path: CString,
         recursive: bool,
+        into: Slot,
+    },
+    /// A new mount of sysfs for this thread's network namespace. Where the kernel refuses that because the host's hides something,
+    /// as in other containers: a copy of the host's.
+    MountSysfs {
+        attributes: MountAttrFlags,
         into: Slot,
     },
     SetReadOnly {

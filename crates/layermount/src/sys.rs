@@ -10,3 +10,4 @@ pub(crate) mod fork;
 pub(crate) mod lease;
 pub(crate) mod mount;
 pub(crate) mod namespace;
+pub(crate) mod network;

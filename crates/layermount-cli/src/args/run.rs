@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::value::{absolute_path, network};
+use super::value::absolute_path;
 use crate::users::Users;
 
 use super::mounts::Mounts;
+use super::network::NetworkArgs;
 use super::resources::Limited;
 use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
@@ -107,9 +108,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) userns: Option<Users>,
 
-    /// The network; host is the only one so far
-    #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
-    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 
     /// Accepted for docker's sake, as the two below: nothing is left behind anyway
     #[arg(long, hide = true)]
@@ -174,13 +174,5 @@ pub(crate) enum Sharing {
     #[default]
     Private,
     /// The one that layermount is in.
-    Host,
-}
-
-/// The networks that can be asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Network {
-    /// The one that layermount is in.
-    #[default]
     Host,
 }

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use layermount::{Limit, Limits};
 
-use super::Network;
 use crate::text;
 
 /// `-e KEY=VALUE`, or `-e KEY` for the value that layermount itself was given.
@@ -129,14 +128,6 @@ impl LimitSetting {
             help.push_str(&format!("\n- {limit}: {} [default: {default}]", limit.describe()));
         }
         help
-    }
-}
-
-pub(super) fn network(text: &str) -> Result<Network, String> {
-    match text {
-        "host" => Ok(Network::Host),
-        "none" | "bridge" | "pasta" => Err("not built yet: programs run in the host's network (--network host)".into()),
-        _ => Err("programs run in the host's network (--network host); there is no other yet".into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::launch::{MAX_GROUPS, Stage};
+use super::sockets::MAX_DESCRIPTOR;
 use crate::error::{ErrorKind, Fault, SyscallError};
 use crate::image::Platform;
 use crate::userns;
@@ -26,6 +27,16 @@ pub(crate) enum CommandError {
     TooLate { what: &'static str },
     #[error("a hostname needs a uts namespace of its own")]
     SharedHostname,
+    #[error("{name:?} is not a name for a socket: printable ASCII without a colon, at most 255 bytes")]
+    SocketName { name: String },
+    #[error("descriptor {number} is given twice")]
+    DescriptorTwice { number: i32 },
+    #[error("{number} is none of the numbers that a program can be given a descriptor under: 3 to {MAX_DESCRIPTOR}")]
+    DescriptorNumber { number: i32 },
+    #[error("descriptor {number} is not open")]
+    DescriptorNotOpen { number: i32 },
+    #[error("{name}={value:?} is not what sd_listen_fds(3) has there")]
+    ListenVariable { name: &'static str, value: String },
     #[error("cannot {doing}")]
     System {
         doing: &'static str,
@@ -82,6 +93,7 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::MagicLink => {
             format!("cannot execute {what:?}: the way to it or its interpreter is a circle, or a link of /proc")
         }
+        Stage::Place => "cannot give the program its descriptors".to_owned(),
         Stage::ProgramNotFound => format!("program {what:?} not found in the image"),
         Stage::InterpreterNotFound => format!("the program {what:?} exists, its interpreter or loader does not"),
         Stage::NotExecutable => format!("cannot execute {what:?}"),
@@ -98,7 +110,12 @@ impl Fault for CommandError {
             | Self::Group { .. }
             | Self::Hostname { .. }
             | Self::TooLate { .. }
-            | Self::SharedHostname => ErrorKind::InvalidInput,
+            | Self::SharedHostname
+            | Self::SocketName { .. }
+            | Self::DescriptorTwice { .. }
+            | Self::DescriptorNumber { .. }
+            | Self::DescriptorNotOpen { .. }
+            | Self::ListenVariable { .. } => ErrorKind::InvalidInput,
             Self::System { cause, .. } => cause.kind(),
             Self::Clone { user_namespace: true, .. } => ErrorKind::PermissionDenied,
             Self::Clone { cause, .. } => cause.kind(),

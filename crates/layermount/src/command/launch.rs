@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::confine::Confinement;
 use super::magic_links;
+use super::sockets::{Placed, append_pid};
 use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::resources::Rlimit;
@@ -42,6 +43,12 @@ pub(super) struct Launch {
     pub(super) directory: CString,
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
+    /// The numbers of all that the program gets besides the streams.
+    pub(super) kept: Vec<RawFd>,
+    /// Descriptors under other numbers than they have here.
+    pub(super) placed: Placed,
+    /// The program is told by `LISTEN_PID` that sockets are for it.
+    pub(super) listens: bool,
     pub(super) die_with_parent: bool,
     pub(super) rlimits: Vec<Rlimit>,
     pub(super) confinement: Confinement,
@@ -76,6 +83,7 @@ pub(super) enum Stage {
     Parent,
     Preserve,
     MagicLink,
+    Place,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -107,6 +115,7 @@ impl Stage {
             Parent,
             Preserve,
             MagicLink,
+            Place,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -153,6 +162,7 @@ struct Identity {
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
     pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>, watch: Option<&mut StopWatch>) -> Failure {
+        self.environment.forget_appended();
         let Stopped { stage, errno, group } = match self.prepare(report) {
             Ok(()) => {
                 if let Some(watch) = watch {
@@ -199,12 +209,16 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
+        self.placed.place().map_err(|errno| Stage::Place.failed(errno))?;
+        if self.listens && !append_pid(&mut self.environment) {
+            return Err(Stage::Place.failed(Errno::NAMETOOLONG));
+        }
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
         if let Some(report) = report {
             // The table of descriptors is this child's own.
-            exec::close_all_but_these(report, &self.preserved);
+            exec::close_all_but_these(report, &self.kept);
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
             rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;

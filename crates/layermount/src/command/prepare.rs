@@ -22,6 +22,9 @@ use crate::sys::exec::Strings;
 /// What Docker gives to images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// `LISTEN_PID=` and a number.
+const LISTEN_PID_ROOM: usize = 32;
+
 /// Linux's limit for a path, and `HOME=`.
 const HOME_ROOM: usize = 4096 + 8;
 
@@ -51,6 +54,7 @@ impl Command {
             (!entering.mounts.is_empty(), "a bind mount"),
             (entering.user_namespace.is_some(), "a user namespace"),
             (!entering.resources.is_empty(), "a limit of resources"),
+            (entering.network.is_some(), "a network"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -77,7 +81,8 @@ impl Command {
         });
         let added_groups = added_groups.collect::<Result<_, _>>()?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
-        let environment = Strings::new(self.environment()?, HOME_ROOM);
+        let (placed, environment) = self.sockets()?;
+        let environment = Strings::new(environment, &[HOME_ROOM, LISTEN_PID_ROOM]);
         let confinement = self.confinement(launching)?;
         let wants_home = self.variable("HOME").is_none();
         let mut pipes = Pipes::default();
@@ -89,16 +94,20 @@ impl Command {
         pipes.stdout = ours.map(ChildStdout::from);
         let (stderr, ours) = open_stream(stderr, true)?;
         pipes.stderr = ours.map(ChildStderr::from);
+        let preserved: Vec<_> = self.preserved.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {
             candidates,
-            arguments: Strings::new(arguments, 0),
+            arguments: Strings::new(arguments, &[]),
             environment,
             wants_home,
             user,
             added_groups,
             directory,
             streams: [stdin, stdout, stderr],
-            preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
+            kept: preserved.iter().copied().chain(placed.numbers()).collect(),
+            preserved,
+            placed,
+            listens: !self.listening.is_empty(),
             die_with_parent: self.die_with_parent,
             rlimits: self.rlimits.clone(),
             confinement,
@@ -113,7 +122,7 @@ impl Command {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
-    fn environment(&self) -> Result<Vec<CString>, CommandError> {
+    pub(super) fn environment(&self) -> Result<Vec<CString>, CommandError> {
         let join = |name: &OsStr, value: &OsStr| {
             let mut text = name.to_owned();
             text.push("=");
@@ -167,6 +176,7 @@ impl Command {
             Stage::Parent => (String::new(), "prctl"),
             Stage::Preserve => (String::new(), "fcntl"),
             Stage::MagicLink => (program.to_string_lossy().into_owned(), "openat2"),
+            Stage::Place => (String::new(), "dup2"),
             Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
                 (program.to_string_lossy().into_owned(), "execve")
             }
@@ -221,7 +231,7 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
 }
 
 /// A descriptor that stays what it is when the three standard streams are replaced.
-pub(super) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
+pub(crate) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
     if file.as_raw_fd() > 2 {
         return Ok(file);
     }

@@ -12,6 +12,7 @@ use super::error::CommandError;
 use super::timings::Timings;
 use crate::cgroup::Group;
 use crate::error::{Result, SyscallContext, SyscallError};
+use crate::network::Keeper;
 use crate::overlay::Holds;
 use crate::sys::fork::Process;
 
@@ -33,6 +34,8 @@ pub struct Child {
     /// Removed when the program has ended.
     cgroups: Option<Group>,
     oom_kills: u64,
+    /// Ends with the program; waited for with it.
+    pub(super) network: Option<Keeper>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
@@ -50,6 +53,7 @@ impl Child {
             timings: None,
             cgroups,
             oom_kills: 0,
+            network: None,
             stdin: None,
             stdout: None,
             stderr: None,
@@ -106,6 +110,9 @@ impl Child {
                     if let Some(cgroups) = self.cgroups.take() {
                         self.oom_kills = cgroups.oom_kills();
                         cgroups.remove();
+                    }
+                    if let Some(keeper) = self.network.take() {
+                        keeper.finish();
                     }
                 }
                 Ok(None) | Err(Errno::INTR) => {}

@@ -32,6 +32,7 @@ use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
 use crate::enter::{Devices, ImageVolumes};
 use crate::error::{Result, SyscallContext};
+use crate::network::Joined;
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
 use crate::sys::fork::{self, Memory};
@@ -57,21 +58,34 @@ impl RootMount {
             let launching = Launching::Spawn { user_namespace: self.caller.ends_in_user_namespace() };
             command.launch(launching, self.caller.ends_as_sole_user())?
         };
-        let mut child = match self.start(command, &mut prepared, &mut watch) {
+        let network = match &command.entering.network {
+            Some(network) => network.prepare(&self.caller)?,
+            None => Joined::Host,
+        };
+        let mut child = match self.start(command, &network, &mut prepared, &mut watch) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
-                self.start(command, &mut prepared, &mut watch)?
+                self.start(command, &network, &mut prepared, &mut watch)?
             }
             result => result?,
         };
         child.timings = watch.and_then(StopWatch::stop);
         child.holds = Some(self.into_holds());
+        if let Some(mut keeper) = network.into_keeper() {
+            if let Err(error) = keeper.hand_over(child.pidfd()) {
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+            child.network = Some(keeper);
+        }
         Ok(child)
     }
 
     fn start(
         &self,
         command: &Command,
+        network: &Joined,
         (launch, pipes): &mut (Launch, Pipes),
         watch: &mut Option<StopWatch>,
     ) -> Result<Child> {
@@ -90,6 +104,7 @@ impl RootMount {
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
+            network: network.view(),
             cgroups: view.as_ref(),
         };
         match command.entering.image_volumes {
@@ -105,6 +120,8 @@ impl RootMount {
             furnish.make_directories(std::slice::from_ref(&command.directory));
         }
         let mut script = Script::new();
+        self.caller.push_id_maps(&mut script);
+        network.push_into(&mut script);
         self.push_into(&mut script, &furnish, &around)?;
         if namespaces.contains(Namespaces::UTS) {
             let name = std::ffi::CString::new(hostname.as_str());
@@ -118,8 +135,8 @@ impl RootMount {
         let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        let writer = above_streams(writer).map_err(system)?;
-        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
+        let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
+        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
         // Who waits for its ID maps cannot have the parent wait for it.
         let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
         if let Some(watch) = watch {

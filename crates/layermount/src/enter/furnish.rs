@@ -2,10 +2,12 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::devices::DeviceRequest;
 use super::mounts::Mount;
+use super::names::Names;
 
 /// What is mounted over and into an image's tree when it is entered. Plain data; `Display` prints it.
 ///
@@ -28,6 +30,7 @@ pub struct Furnish {
     pub(crate) hostname: bool,
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
+    pub(crate) names: Names,
     pub(crate) mounts: Vec<Mount>,
     /// To be made in the image's tree, if they are missing and can be.
     pub(super) directories: Vec<PathBuf>,
@@ -68,6 +71,7 @@ impl Default for Furnish {
             hostname: true,
             hosts: true,
             resolv_conf: true,
+            names: Names::default(),
             mounts: Vec::new(),
             directories: Vec::new(),
             given_devices: Vec::new(),
@@ -89,6 +93,7 @@ impl Furnish {
             hostname: false,
             hosts: false,
             resolv_conf: false,
+            names: Names::default(),
             mounts: Vec::new(),
             directories: Vec::new(),
             given_devices: Vec::new(),
@@ -169,17 +174,46 @@ impl Furnish {
         self
     }
 
-    /// `/etc/hosts`: the host's, and the hostname.
+    /// `/etc/hosts`: the hostname, and the host's own lines where the [network](crate::Network) is the host's.
     #[must_use]
     pub fn hosts(mut self, on: bool) -> Self {
         self.hosts = on;
         self
     }
 
-    /// `/etc/resolv.conf`: the host's, as it is at that moment.
+    /// `/etc/resolv.conf`: the host's, as it is at that moment; with [pasta](crate::Pasta), it names the address that leads to the host's
+    /// resolvers.
     #[must_use]
     pub fn resolv_conf(mut self, on: bool) -> Self {
         self.resolv_conf = on;
+        self
+    }
+
+    /// Adds a name to `/etc/hosts`: hosts(5). It has no white space and no `#`.
+    #[must_use]
+    pub fn add_host(mut self, name: impl Into<String>, address: IpAddr) -> Self {
+        self.names.hosts.push((name.into(), address));
+        self
+    }
+
+    /// Adds a name server to `/etc/resolv.conf`: resolv.conf(5). The first one replaces the host's; of other lines the host's stay.
+    #[must_use]
+    pub fn dns_server(mut self, address: IpAddr) -> Self {
+        self.names.servers.push(address);
+        self
+    }
+
+    /// Adds a domain in which names are searched. The first one replaces the host's; `.` alone means none, as in docker.
+    #[must_use]
+    pub fn dns_search(mut self, domain: impl Into<String>) -> Self {
+        self.names.search.push(domain.into());
+        self
+    }
+
+    /// Adds an option of the resolver's, such as `ndots:2`. The first one replaces the host's.
+    #[must_use]
+    pub fn dns_option(mut self, option: impl Into<String>) -> Self {
+        self.names.options.push(option.into());
         self
     }
 }
@@ -206,6 +240,9 @@ impl fmt::Display for Furnish {
             if on {
                 writeln!(f, "{what}")?;
             }
+        }
+        if self.hosts {
+            self.names.hosts.iter().try_for_each(|(name, address)| writeln!(f, "/etc/hosts       {address} {name}"))?;
         }
         if let Some(size) = self.shm_size.filter(|_| self.dev.is_some()) {
             writeln!(f, "/dev/shm         {size} bytes")?;

@@ -20,6 +20,7 @@ use super::masks::push_masks;
 use super::mounts::{Target, c_path, push_mounts};
 use crate::cgroup::View;
 use crate::command::StartPhase;
+use crate::network::NetworkView;
 use crate::overlay::steps::number;
 use crate::script::{At, Script, Slot, Step};
 
@@ -36,6 +37,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) private_ipc: bool,
     /// The image's tree refuses writes, and with it the files that are put into its `/etc`.
     pub(crate) read_only: bool,
+    /// Whose network programs inside see.
+    pub(crate) network: NetworkView,
     /// The name of the machine as programs inside will see it.
     pub(crate) hostname: &'a str,
     /// Those of the program, when it has some of its own.
@@ -103,16 +106,20 @@ pub(crate) fn push_prepare<'a>(
     }
     if let Some(access) = furnish.sys {
         script.doing("furnish /sys");
-        // Likewise sysfs and the network namespace, which is the host's.
-        prepared.sys = Some(if around.user_namespace {
+        let mut attributes = NO_PROGRAMS;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
+        // Likewise sysfs and the network namespace.
+        prepared.sys = Some(if around.user_namespace && around.network != NetworkView::Host {
+            let sys = script.slot();
+            script.push(Step::MountSysfs { attributes, into: sys });
+            sys
+        } else if around.user_namespace {
             let sys = host_tree(script, c"/sys");
             if access == Access::ReadOnly {
                 script.push(Step::SetReadOnly { mount: sys.into(), recursive: true });
             }
             sys
         } else {
-            let mut attributes = NO_PROGRAMS;
-            attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
             script.new_mount(c"sysfs", vec![(c"source", c"sysfs".to_owned())], attributes)
         });
         prepared.cgroups = around.cgroups.map(|view| cgroups::push_prepare(script, view, access));
@@ -126,7 +133,7 @@ pub(crate) fn push_prepare<'a>(
     }
     let mounts = push_mounts(script, furnish)?;
     // After the binds: one of `/` would show these files, which for the moment lie in it.
-    push_files(script, furnish, around, &mut prepared);
+    push_files(script, furnish, around, &mut prepared)?;
     if !mounts.is_empty() {
         prepared.targets.extend(mounts);
         // As docker has it: what lies in another mount comes after that, in whatever order they were given.
@@ -282,16 +289,26 @@ fn push_host_devices(
 
 /// Files for `/etc`, and a directory to cover others with, on a tmpfs that lies somewhere in the host's
 /// tree until that goes.
-fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<'_>, prepared: &mut Prepared) {
+fn push_files(
+    script: &mut Script<'_>,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+    prepared: &mut Prepared,
+) -> Result<(), EnterError> {
     let hostname = around.hostname;
+    let names = &furnish.names;
+    names.check()?;
+    let hosts_of_host = furnish.hosts && around.network == NetworkView::Host;
     let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
+    let hosts = names.hosts(&read_if(hosts_of_host, "/etc/hosts"), hostname, around.network);
+    let resolv_conf = names.resolv_conf(read_if(furnish.resolv_conf, "/etc/resolv.conf"), around.network);
     let files = [
         (furnish.hostname, c"hostname", c"/etc/hostname", format!("{hostname}\n").into_bytes()),
-        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
-        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
+        (furnish.hosts, c"hosts", c"/etc/hosts", hosts),
+        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", resolv_conf),
     ];
     if !files.iter().any(|(on, ..)| *on) && !furnish.has_masks() {
-        return;
+        return Ok(());
     }
     script.doing("furnish /etc");
     let options = vec![(c"source", c"etc".to_owned()), (c"mode", c"0755".to_owned()), (c"size", c"1m".to_owned())];
@@ -319,6 +336,7 @@ fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<
         script.push(Step::PutAside { mount: empty.into() });
         prepared.empty = Some(empty);
     }
+    Ok(())
 }
 
 /// A file of the host that may be missing; up to 256 KiB of it.
@@ -331,27 +349,6 @@ fn read(path: &str) -> Vec<u8> {
         let _ = file.take(256 << 10).read_to_end(&mut contents);
     }
     contents
-}
-
-/// The host's names go on working, because the network is the host's; and the machine knows its own.
-fn hosts(host: &[u8], hostname: &str) -> Vec<u8> {
-    let host = String::from_utf8_lossy(host);
-    let mut text = if host.trim().is_empty() {
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned()
-    } else {
-        host.into_owned()
-    };
-    let known = text.lines().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        line.split_whitespace().skip(1).any(|name| name == hostname)
-    });
-    if !known && !hostname.is_empty() {
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
-    }
-    text.into_bytes()
 }
 
 /// The second half: the overlay over `/`, everything in its place, and through.
@@ -423,15 +420,6 @@ fn push_place<'a>(script: &mut Script<'a>, root: At<'a>, name: &'static CStr, mo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_know_the_hostname_once() {
-        let text = |host: &str| String::from_utf8(hosts(host.as_bytes(), "abc")).unwrap();
-        assert!(text("").contains("localhost") && text("").ends_with("127.0.1.1\tabc\n"));
-        assert_eq!(text("1.2.3.4 abc"), "1.2.3.4 abc");
-        assert_eq!(text("1.2.3.4 x # abc"), "1.2.3.4 x # abc\n127.0.1.1\tabc\n");
-        assert_eq!(String::from_utf8(hosts(b"::1 l\n", "")).unwrap(), "::1 l\n");
-    }
 
     #[test]
     fn furnishing_prints_what_it_does() {

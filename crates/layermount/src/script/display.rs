@@ -10,6 +10,9 @@ impl Step<'_> {
     pub(super) fn call(&self) -> &'static str {
         match self {
             Self::Unshare(_) => "unshare",
+            Self::JoinNetwork { .. } => "setns",
+            Self::BringLoopbackUp => "ioctl",
+            Self::MountSysfs { .. } => "fsmount",
             Self::WriteProc { .. } | Self::MakeFile { .. } => "write",
             Self::MakePrivate | Self::MountJoined { .. } => "mount",
             Self::FsOpen { .. } => "fsopen",
@@ -46,6 +49,9 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unshare(flags) => write!(f, "{flags:?}"),
+            Self::JoinNetwork { namespace } => write!(f, "{namespace}, CLONE_NEWNET"),
+            Self::BringLoopbackUp => f.write_str("SIOCSIFFLAGS, \"lo\", IFF_UP"),
+            Self::MountSysfs { .. } => f.write_str("\"sysfs\""),
             Self::WriteProc { path, contents } => write!(f, "{}, {:?}", Quoted(path), contents),
             Self::MakePrivate => f.write_str("\"/\", MS_REC|MS_PRIVATE"),
             Self::FsOpen { fs, .. } => write!(f, "{}", Quoted(fs)),

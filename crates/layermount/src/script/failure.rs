@@ -148,6 +148,11 @@ fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<String> {
 
 fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
+        (Step::JoinNetwork { .. }, Errno::PERM | Errno::ACCESS) => {
+            "a network namespace can be joined by root, and by whoever has made it, in the user namespace that owns it"
+        }
+        (Step::JoinNetwork { .. }, Errno::SRCH) => "the process has ended",
+        (Step::JoinNetwork { .. }, Errno::INVAL) => "the network of a process can be joined since Linux 5.8",
         (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
             "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
         }

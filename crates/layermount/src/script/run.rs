@@ -10,6 +10,8 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
 use super::copy::copy_tree;
 use super::target::{make_directories, open_in_mount, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
@@ -85,6 +87,24 @@ impl Step<'_> {
     fn run(&self, files: &mut Files) -> Result<()> {
         match self {
             Step::Unshare(flags) => crate::sys::namespace::unshare(*flags),
+            Step::JoinNetwork { namespace } => {
+                move_into_link_name_space(files.at(*namespace)?, Some(LinkNameSpaceType::Network))
+            }
+            Step::BringLoopbackUp => crate::sys::network::bring_loopback_up(),
+            Step::MountSysfs { attributes, into } => {
+                let sysfs = match new_sysfs(*attributes) {
+                    Err(Errno::PERM) => {
+                        let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+                        let tree = mount::open_tree(CWD, c"/sys", flags | OpenTreeFlags::AT_RECURSIVE)?;
+                        if attributes.contains(mount::MountAttrFlags::MOUNT_ATTR_RDONLY) {
+                            crate::sys::mount::set_read_only(tree.as_fd(), true)?;
+                        }
+                        tree
+                    }
+                    sysfs => sysfs?,
+                };
+                files.put(*into, sysfs)
+            }
             Step::WriteProc { path, contents } => {
                 let file = fs::open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
                 write_all(file.as_fd(), contents.to_bytes())
@@ -238,6 +258,13 @@ impl Step<'_> {
             }
         }
     }
+}
+
+fn new_sysfs(attributes: mount::MountAttrFlags) -> Result<OwnedFd> {
+    let context = mount::fsopen(c"sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_set_string(context.as_fd(), c"source", c"sysfs")?;
+    mount::fsconfig_create(context.as_fd())?;
+    mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
