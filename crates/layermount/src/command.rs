@@ -2,18 +2,25 @@
 
 mod confine;
 mod error;
+mod herald;
+mod init;
 mod inner;
+mod join;
 mod launch;
 mod namespaces;
 mod prepare;
 mod process;
+mod signal;
 mod spawn;
 mod stdio;
+mod terminal;
 mod user;
 
 pub use namespaces::Namespaces;
-pub use process::{Child, ParseSignalError, Signal};
+pub use process::Child;
+pub use signal::{ParseSignalError, Signal};
 pub use stdio::Stdio;
+pub use terminal::{Pty, TerminalSize};
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -26,6 +33,7 @@ use crate::image::{Image, Platform};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
+use signal::StopSignal;
 
 /// A program to be run inside an image, and how.
 ///
@@ -47,6 +55,11 @@ pub struct Command {
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
     die_with_parent: bool,
+    terminal: Option<TerminalSize>,
+    init: bool,
+    stop_signal: StopSignal,
+    /// Of a process that is joined.
+    more_groups: Vec<u32>,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
     new_session_keyring: Option<bool>,
@@ -79,6 +92,10 @@ impl Command {
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
             die_with_parent: false,
+            terminal: None,
+            init: false,
+            stop_signal: StopSignal::default(),
+            more_groups: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             new_session_keyring: None,
@@ -89,7 +106,7 @@ impl Command {
         }
     }
 
-    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User` and `WorkingDir`.
+    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User`, `WorkingDir` and `StopSignal`.
     pub fn for_image(image: &Image) -> Self {
         let config = image.config();
         let words = |words: &[String]| words.iter().map(OsString::from).collect();
@@ -98,6 +115,7 @@ impl Command {
         command.arguments = words(config.cmd());
         command.default_arguments = true;
         command.user = config.user().to_owned();
+        command.stop_signal = StopSignal::of_image(config.stop_signal());
         command.platform = Some(image.platform().clone());
         if !config.working_dir().is_empty() {
             command.directory = PathBuf::from(config.working_dir());
@@ -173,6 +191,7 @@ impl Command {
     /// `user[:group]` by name, as the image's own files know it, or by number.
     pub fn user(&mut self, user: impl Into<String>) -> &mut Self {
         self.user = user.into();
+        self.more_groups.clear();
         self
     }
 
@@ -236,6 +255,35 @@ impl Command {
     /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// Gives the program a terminal of its own: a new session, which it controls, on a pseudo-terminal of the image's own `/dev/pts`,
+    /// as standard input, output and error, as far as these were not given otherwise. What is typed and shown there goes through
+    /// [`Child::terminal`]. The terminal belongs to the program's user, and is `/dev/console` as well.
+    ///
+    /// `TERM` is not set. Not for [`Entered::exec`](crate::Entered::exec). Sources: pty(7); the OCI runtime specification, "Default
+    /// Devices" and `process.terminal`.
+    pub fn terminal(&mut self, size: TerminalSize) -> &mut Self {
+        self.terminal = Some(size);
+        self
+    }
+
+    /// Whether the program has an init: process 1 of its pid namespace, which passes signals on to the program, reaps what the program's
+    /// descendants leave behind, and ends when the program does, with its status or 128 and the number of the signal that ended it.
+    /// Signals then take their default actions on the program, which as process 1 it is spared (pid_namespaces(7)).
+    ///
+    /// It is a copy of this process that holds no descriptors and little memory, confined as the program is, and not to be looked into.
+    /// [`Child::id`] is its number, [`Child::program_id`] the program's. It takes [`Namespaces::PID`]. Not for
+    /// [`Entered::exec`](crate::Entered::exec).
+    pub fn init(&mut self, on: bool) -> &mut Self {
+        self.init = on;
+        self
+    }
+
+    /// The signal that asks the program to end, in place of the image's `StopSignal` or `SIGTERM`: [`Child::stop_signal`].
+    pub fn stop_signal(&mut self, signal: Signal) -> &mut Self {
+        self.stop_signal = StopSignal::Known(signal);
         self
     }
 

@@ -51,6 +51,7 @@ mod limits;
 mod mountinfo;
 mod overlay;
 mod reference;
+mod running;
 mod script;
 #[cfg(feature = "seccomp")]
 mod seccomp;
@@ -62,7 +63,7 @@ mod unpack;
 mod userns;
 
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
-pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
+pub use command::{Child, Command, Namespaces, ParseSignalError, Pty, Signal, Stdio, TerminalSize};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
 pub use enter::{Access, Devices, Entered, Furnish};
 pub use error::{Error, ErrorKind, Result};
@@ -75,6 +76,7 @@ pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
+pub use running::Running;
 #[cfg(feature = "seccomp")]
 pub use seccomp::Seccomp;
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};

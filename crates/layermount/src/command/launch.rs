@@ -9,6 +9,9 @@ use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::confine::Confinement;
+use super::herald;
+use super::init::{self};
+use super::terminal::Slave;
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
@@ -38,6 +41,10 @@ pub(super) struct Launch {
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
     pub(super) die_with_parent: bool,
+    /// In place of the streams that are not given.
+    pub(super) terminal: Option<Slave>,
+    /// The program is the child of an init, which this process becomes.
+    pub(super) init: Option<init::Plan>,
     pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
     pub(super) single_user: bool,
@@ -45,13 +52,18 @@ pub(super) struct Launch {
     pub(super) database: Vec<u8>,
     /// With a capacity of `MAX_GROUPS`.
     pub(super) groups: Vec<Gid>,
+    /// Besides those of the image's own files.
+    pub(super) more_groups: Vec<Gid>,
 }
 
 /// What failed on the way; the position of a [`Failure`] is one of these, from [`Stage::FIRST`] on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stage {
-    UserNamespace = Stage::FIRST,
+    Join = Stage::FIRST,
+    Cgroup,
+    UserNamespace,
+    Terminal,
     Streams,
     UserNotFound,
     GroupNotFound,
@@ -66,6 +78,7 @@ pub(super) enum Stage {
     Seccomp,
     Parent,
     Preserve,
+    Init,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -78,7 +91,10 @@ impl Stage {
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         use Stage::*;
         [
+            Join,
+            Cgroup,
             UserNamespace,
+            Terminal,
             Streams,
             UserNotFound,
             GroupNotFound,
@@ -93,6 +109,7 @@ impl Stage {
             Seccomp,
             Parent,
             Preserve,
+            Init,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -111,6 +128,17 @@ impl Stage {
     }
 }
 
+/// Whom a child tells what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Report<'a> {
+    /// For [`ABOUT_TO_EXEC`].
+    pub(super) writer: BorrowedFd<'a>,
+    /// For what takes more than bytes; with a terminal or an init.
+    pub(super) herald: Option<BorrowedFd<'a>>,
+    /// `/proc/self/maps`, for an init.
+    pub(super) maps: Option<BorrowedFd<'a>>,
+}
+
 /// Where and why it ended.
 pub(super) struct Stopped {
     stage: Stage,
@@ -125,7 +153,7 @@ struct Identity {
 
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
-    pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>) -> Failure {
+    pub(super) fn run(&mut self, report: Option<Report<'_>>) -> Failure {
         let Stopped { stage, errno } = match self.prepare(report) {
             Ok(()) => self.execute(),
             Err(stopped) => stopped,
@@ -133,14 +161,25 @@ impl Launch {
         Failure::new(stage as u32, errno)
     }
 
-    fn prepare(&mut self, report: Option<BorrowedFd<'_>>) -> Result<(), Stopped> {
+    /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
+    pub(super) fn disown(&mut self) {
+        if let Some(slave) = &mut self.terminal {
+            slave.disown();
+        }
+    }
+
+    fn prepare(&mut self, report: Option<Report<'_>>) -> Result<(), Stopped> {
         for (target, stream) in (0..).zip(&self.streams) {
+            let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
             if let Some(stream) = stream {
                 exec::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
             }
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
+        if let Some(slave) = &self.terminal {
+            slave.give_to(identity.uid).map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
         self.confinement.begin(identity.uid.is_root())?;
         self.become_user(&identity)?;
@@ -153,10 +192,24 @@ impl Launch {
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
-        if let Some(report) = report {
+        if let Some(plan) = &self.init {
+            init::divide(
+                plan,
+                || self.confinement.finish(identity.uid.is_root()),
+                report.and_then(|report| report.maps),
+            )
+            .map_err(|errno| Stage::Init.failed(errno))?;
+            if let Some(herald) = report.and_then(|report| report.herald) {
+                herald::announce(herald).map_err(|errno| Stage::Init.failed(errno))?;
+            }
+        }
+        if let Some(slave) = &self.terminal {
+            slave.control().map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
+        if let Some(Report { writer, .. }) = report {
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
-            rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
+            rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
         } else {
             // A child has done so at its beginning.
             fork::reset_signals();
@@ -225,6 +278,8 @@ impl Launch {
                 None => return Err(Stage::TooManyGroups.failed(Errno::NOSPC)),
             }
         }
+        let room = self.groups.capacity() - self.groups.len();
+        self.groups.extend(self.more_groups.iter().take(room).copied());
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 

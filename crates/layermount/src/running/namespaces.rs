@@ -1,0 +1,98 @@
+//! The way from the caller's namespaces into those of a process.
+//!
+//! Whoever joins a namespace needs `CAP_SYS_ADMIN` in the user namespace that owns it (setns(2)). A program may be in a user namespace
+//! inside of the one that owns everything else that it has ([`Command::user_namespace`](crate::Command::user_namespace)). So the owner
+//! comes first, then what it owns, and at last the program's own.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::libc;
+use rustix::io::Errno;
+
+use super::error::RunningError;
+use crate::error::{SyscallContext, SyscallError};
+use crate::sys::namespace::{owner, set_namespaces};
+
+/// All but user and mount namespaces, with their names in proc_pid_ns(5).
+const OTHERS: [(&str, libc::c_int); 5] = [
+    ("pid", libc::CLONE_NEWPID),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("net", libc::CLONE_NEWNET),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+];
+
+/// Which namespaces have to be joined.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// The user namespace that owns the mount namespace, where it is not the caller's.
+    owner: Option<OwnedFd>,
+    /// `CLONE_NEW*`, without users.
+    owned: libc::c_int,
+    /// The program has a user namespace that is not the owner.
+    inner: bool,
+    another_user_namespace: bool,
+}
+
+impl Way {
+    pub(super) fn to(pid: u32) -> Result<Self, RunningError> {
+        let look = |cause| RunningError::Look { pid, cause };
+        let [ours, theirs] = ["/proc/thread-self".to_owned(), format!("/proc/{pid}")];
+        let identity = |of: &str, name: &str| identity(&format!("{of}/ns/{name}"));
+        let differs =
+            |name: &str| -> Result<bool, SyscallError> { Ok(identity(&theirs, name)? != identity(&ours, name)?) };
+        if !differs("mnt").map_err(look)? {
+            return Err(RunningError::NotInside { pid });
+        }
+        let mut owned = libc::CLONE_NEWNS;
+        for (name, flag) in OTHERS {
+            if differs(name).map_err(look)? {
+                owned |= flag;
+            }
+        }
+        let mount =
+            File::open(format!("{theirs}/ns/mnt")).syscall("open", || format!("{theirs}/ns/mnt")).map_err(look)?;
+        let owner = owner(mount.as_fd()).syscall("ioctl", || "NS_GET_USERNS".to_owned()).map_err(look)?;
+        let of_owner = fstat(&owner).map_err(look)?;
+        let (our_users, their_users) =
+            (identity(&ours, "user").map_err(look)?, identity(&theirs, "user").map_err(look)?);
+        Ok(Self {
+            owner: (of_owner != our_users).then_some(owner),
+            owned,
+            inner: their_users != of_owner,
+            another_user_namespace: their_users != our_users,
+        })
+    }
+
+    pub(super) fn is_in_another_user_namespace(&self) -> bool {
+        self.another_user_namespace
+    }
+
+    pub(crate) fn owner(&self) -> Option<&OwnedFd> {
+        self.owner.as_ref()
+    }
+
+    /// Moves the calling process; into the pid namespace, only its children to come. Async-signal-safe.
+    pub(crate) fn go(&self, process: &OwnedFd) -> Result<(), Errno> {
+        if let Some(owner) = &self.owner {
+            set_namespaces(owner.as_fd(), libc::CLONE_NEWUSER)?;
+        }
+        set_namespaces(process.as_fd(), self.owned)?;
+        if self.inner {
+            set_namespaces(process.as_fd(), libc::CLONE_NEWUSER)?;
+        }
+        Ok(())
+    }
+}
+
+/// Two namespaces are the same when these are (proc_pid_ns(5)).
+fn identity(path: &str) -> Result<(u64, u64), SyscallError> {
+    let stat = rustix::fs::stat(path).syscall("stat", || path.to_owned())?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn fstat(file: &OwnedFd) -> Result<(u64, u64), SyscallError> {
+    let stat = rustix::fs::fstat(file).syscall("fstat", || "a user namespace".to_owned())?;
+    Ok((stat.st_dev, stat.st_ino))
+}
