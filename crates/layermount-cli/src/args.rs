@@ -3,10 +3,14 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod enter;
+mod life;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use enter::EnterArgs;
+pub(crate) use life::{Life, Streams};
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
@@ -100,6 +104,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a program inside an image
     Run(Box<RunArgs>),
+    /// Run a program beside one that runs inside an image
+    Enter(EnterArgs),
     /// Make an image's tree visible at a directory
     Mount(MountArgs),
     /// Take away what `mount` made visible

@@ -1,10 +1,12 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
 mod confine;
+mod life;
+pub(crate) mod terminal;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,24 +16,26 @@ use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
-use crate::signals::{Ended, Signals};
+use crate::signals::{Ended, Place, Signals, Supervision};
 use crate::users::Entrance;
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
-    let variables = variables(args)?;
+    let variables = variables(&args.env_file, &args.env)?;
+    let plan = terminal::Plan::of(&args.streams)?;
+    let marks = life::Marks::make(&args.life)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
     let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
-        return run_inside(args, typed, &mut session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, variables, plan, marks);
     }
     if !lies_in_docker(&image) {
         session.report.warn("--pin: the image's layers do not lie in Docker, so nothing holds it there");
-        return run_inside(args, typed, &mut session, &image, variables);
+        return run_inside(args, typed, &mut session, &image, variables, plan, marks);
     }
     let pin = docker(&args.choice)?.pin(&image)?;
-    let result = run_inside(args, typed, &mut session, &image, variables);
+    let result = run_inside(args, typed, &mut session, &image, variables, plan, marks);
     if let Err(error) = pin.release() {
         session.report.warn(&format!("the image stays pinned until the next --pin: {error:#}"));
     }
@@ -49,9 +53,12 @@ fn run_inside(
     session: &mut Session,
     image: &Image,
     variables: Vec<EnvSetting>,
+    plan: Option<terminal::Plan>,
+    marks: life::Marks,
 ) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
-    let mut command = command(args, image, variables)?;
+    let mut command = command(args, image, variables, plan.as_ref())?;
+    marks.apply(&args.life, args.hostname.is_none() && args.uts == Sharing::Private, &mut command);
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
     if let Some(maps) = session.kept_ids() {
@@ -73,11 +80,17 @@ fn run_inside(
     let since = Instant::now();
     // Before the program runs: whoever sees its first output may signal at once.
     let signals = Signals::take()?;
+    marks.bind_to_parent()?;
     let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
+    let pidfile = marks.program_runs(&mut child)?;
+    let terminal = plan.map(|plan| plan.connect(&mut child)).transpose()?.flatten();
     session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
 
     let since = Instant::now();
-    let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
+    let place = if args.pid == Sharing::Private { Place::new(args.life.init) } else { Place::shared(&child) };
+    let patience = args.life.stop_timeout.and_then(|patience| patience.0);
+    let ended = signals.supervise(&mut child, Supervision { place, terminal, patience })?;
+    drop(pidfile);
     session.report.phase(Phase::End, since, || describe(&ended));
     if let Some(scratch) = scratch {
         // Its mount is the program's, and gone with it.
@@ -88,14 +101,14 @@ fn run_inside(
 }
 
 /// Variables that were asked for, in the order in which they take effect.
-fn variables(args: &RunArgs) -> Result<Vec<EnvSetting>> {
+pub(crate) fn variables(files: &[PathBuf], settings: &[EnvSetting]) -> Result<Vec<EnvSetting>> {
     let mut variables = Vec::new();
-    for file in &args.env_file {
+    for file in files {
         let shown = file.display();
         let text = std::fs::read_to_string(file).map_err(|error| Failure::io(format!("cannot read {shown}"), error))?;
         variables.extend(EnvSetting::parse_file(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))?);
     }
-    variables.extend(args.env.iter().cloned());
+    variables.extend(settings.iter().cloned());
     Ok(variables)
 }
 
@@ -107,7 +120,12 @@ fn upper(args: &RunArgs) -> Upper {
     }
 }
 
-fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<Command> {
+fn command(
+    args: &RunArgs,
+    image: &Image,
+    variables: Vec<EnvSetting>,
+    plan: Option<&terminal::Plan>,
+) -> Result<Command> {
     let mut command = Command::for_image(image);
     if let Some(program) = &args.entrypoint {
         // As docker has it, an empty one takes the image's away.
@@ -115,21 +133,17 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     }
     command.args(args.command());
     // As `docker run -t`: what kind of terminal it is, for a program that is given one.
-    if std::io::stdin().is_terminal()
-        && !image.config().env().iter().any(|variable| variable.starts_with("TERM="))
-        && let Some(terminal) = std::env::var_os("TERM")
-    {
-        command.env("TERM", terminal);
+    let kind = match plan {
+        Some(plan) => Some(plan.kind()),
+        None => std::env::var_os("TERM").filter(|_| std::io::stdin().is_terminal()),
+    };
+    if let Some(kind) = kind.filter(|_| !image.config().env().iter().any(|variable| variable.starts_with("TERM="))) {
+        command.env("TERM", kind);
     }
-    for variable in variables {
-        match variable {
-            EnvSetting::Set { key, value } => command.env(key, value),
-            EnvSetting::Inherit { key } => match std::env::var_os(&key) {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            },
-        };
+    if let Some(plan) = plan {
+        command.terminal(plan.size());
     }
+    set_variables(&mut command, variables);
     if let Some(directory) = &args.workdir {
         command.current_dir(directory);
     }
@@ -148,6 +162,18 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     let furnish = confine::apply(&args.security, &mut command)?;
     command.furnish(furnish);
     Ok(command)
+}
+
+pub(crate) fn set_variables(command: &mut Command, variables: Vec<EnvSetting>) {
+    for variable in variables {
+        match variable {
+            EnvSetting::Set { key, value } => command.env(key, value),
+            EnvSetting::Inherit { key } => match std::env::var_os(&key) {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            },
+        };
+    }
 }
 
 fn namespaces(args: &RunArgs) -> Namespaces {
@@ -194,11 +220,11 @@ fn describe(ended: &Ended) -> String {
 }
 
 /// The program's own status, or 128 and the number of the signal that ended it.
-fn exit_code(ended: &Ended) -> ExitCode {
+pub(crate) fn exit_code(ended: &Ended) -> ExitCode {
     let Ended { status, carried_out } = ended;
     let signal = match carried_out {
         // Unless it managed to end by itself in the meantime.
-        Some(signal) if status.signal().is_some() => Some(*signal as i32),
+        Some(signal) if status.signal().is_some() => Some(signal.number()),
         _ => status.signal(),
     };
     let number = signal.map_or_else(|| status.code(), |signal| Some(128 + signal));
@@ -209,7 +235,7 @@ fn exit_code(ended: &Ended) -> ExitCode {
 mod tests {
     use std::process::ExitStatus;
 
-    use nix::sys::signal::Signal;
+    use layermount::Signal;
 
     use super::*;
 
@@ -223,7 +249,7 @@ mod tests {
         assert_eq!(code(3 << 8, None), number(3));
         assert_eq!(code(255 << 8, None), number(255));
         assert_eq!(code(15, None), number(143));
-        assert_eq!(code(9, Some(Signal::SIGINT)), number(130));
-        assert_eq!(code(4 << 8, Some(Signal::SIGINT)), number(4));
+        assert_eq!(code(9, Some(Signal::INT)), number(130));
+        assert_eq!(code(4 << 8, Some(Signal::INT)), number(4));
     }
 }

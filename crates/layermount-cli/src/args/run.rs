@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::value::{absolute_path, network};
 use crate::users::Users;
 
+use super::life::{Life, Streams};
 use super::security::Security;
 use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
 
@@ -78,6 +79,12 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) security: Security,
 
+    #[command(flatten)]
+    pub(crate) streams: Streams,
+
+    #[command(flatten)]
+    pub(crate) life: Life,
+
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
     pub(crate) pid: Sharing,
@@ -98,17 +105,9 @@ pub(crate) struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
     pub(crate) network: Network,
 
-    /// Accepted for docker's sake, as the two below: nothing is left behind anyway
+    /// Accepted for docker's sake: nothing is left behind anyway
     #[arg(long, hide = true)]
     rm: bool,
-
-    /// Standard input is the program's anyway
-    #[arg(short, long, hide = true)]
-    interactive: bool,
-
-    /// The terminal is the program's anyway
-    #[arg(short, long, hide = true)]
-    tty: bool,
 
     /// Say what is done, and how long it took
     // Takes the place of the global flag, whose -v is a volume here.

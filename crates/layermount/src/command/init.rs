@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, set_dumpable_behavior, waitpid};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, set_dumpable_behavior, wait};
 
 use super::launch::Stopped;
 use crate::sys::{copy, fork, signal};
@@ -97,7 +97,7 @@ fn serve(program: Pid) -> i32 {
 /// Takes away everybody who has ended; what the program ended with, if it is among them.
 fn reap(program: Pid) -> Option<i32> {
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == program => return Some(code(status)),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return None,
