@@ -64,7 +64,7 @@ impl Running {
         };
         let look = || -> Result<Self, RunningError> {
             let way = Way::to(pid)?;
-            let facts = Facts::of(pid, way.is_in_another_user_namespace())?;
+            let facts = Facts::of(pid, Some(&way))?;
             let cgroups = cgroup::memberships(pid)?;
             Ok(Self { pidfd, way, cgroups, facts })
         };

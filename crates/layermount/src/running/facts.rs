@@ -6,7 +6,10 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use super::error::RunningError;
+use super::namespaces::Way;
 use crate::capabilities::Capabilities;
 use crate::error::{SyscallContext, SyscallError};
 
@@ -29,9 +32,19 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(pid: u32, another_user_namespace: bool) -> Result<Self, RunningError> {
+    /// `way` is the one to it, if it is not in the caller's own namespaces.
+    pub(super) fn of(pid: u32, way: Option<&Way>) -> Result<Self, RunningError> {
         let read = |name: &str| read(pid, name).map_err(|cause| RunningError::Look { pid, cause });
         let text = |name: &str| read(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let another_user_namespace = way.is_some_and(Way::is_in_another_user_namespace);
+        let environ = match (read("environ"), way) {
+            (Err(RunningError::Look { cause, .. }), Some(way)) if cause.errno() == Errno::ACCESS => {
+                let path = format!("/proc/{pid}/environ");
+                let file = way.open_as_owner(&path).map_err(|cause| RunningError::Look { pid, cause })?;
+                contents(file.into(), &path).map_err(|cause| RunningError::Look { pid, cause })?
+            }
+            (environ, _) => environ?,
+        };
         let status = text("status")?;
         let field = |field: &'static str| {
             let found = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -61,7 +74,7 @@ impl Facts {
             // A kernel without filters says nothing of them.
             is_filtered: field("Seccomp").is_ok_and(|mode| mode != "0"),
             single_user: text("setgroups")?.trim() == "deny",
-            environment: variables(&read("environ")?),
+            environment: variables(&environ),
             directory: directory_of(directory.into_bytes()),
         })
     }
@@ -69,9 +82,12 @@ impl Facts {
 
 fn read(pid: u32, name: &str) -> Result<Vec<u8>, SyscallError> {
     let path = format!("/proc/{pid}/{name}");
+    contents(File::open(&path).syscall("open", || path.clone())?, &path)
+}
+
+fn contents(file: File, path: &str) -> Result<Vec<u8>, SyscallError> {
     let mut bytes = Vec::new();
-    let file = File::open(&path).syscall("open", || path.clone())?;
-    file.take(MOST_BYTES).read_to_end(&mut bytes).syscall("read", || path.clone())?;
+    file.take(MOST_BYTES).read_to_end(&mut bytes).syscall("read", || path.to_owned())?;
     Ok(bytes)
 }
 
@@ -138,7 +154,7 @@ mod tests {
 
     #[test]
     fn this_very_process() {
-        let facts = Facts::of(std::process::id(), false).unwrap();
+        let facts = Facts::of(std::process::id(), None).unwrap();
         assert_eq!(facts.uid, rustix::process::geteuid().as_raw());
         assert!(facts.environment.iter().any(|(name, _)| name == "PATH"));
         assert_eq!(facts.directory, std::env::current_dir().unwrap());

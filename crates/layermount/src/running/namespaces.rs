@@ -4,14 +4,19 @@
 //! inside of the one that owns everything else that it has ([`Command::user_namespace`](crate::Command::user_namespace)). So the owner
 //! comes first, then what it owns, and at last the program's own.
 
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::RunningError;
 use crate::error::{SyscallContext, SyscallError};
+use crate::script::write_all;
+use crate::sys::fork;
 use crate::sys::namespace::{owner, set_namespaces};
 
 /// All but user and mount namespaces, with their names in proc_pid_ns(5).
@@ -71,6 +76,34 @@ impl Way {
 
     pub(crate) fn owner(&self) -> Option<&OwnedFd> {
         self.owner.as_ref()
+    }
+
+    /// Opens a file for reading with the rights that the caller has in the owner's namespace: files in `/proc` of a process of another user
+    /// there are nobody's outside.
+    pub(super) fn open_as_owner(&self, path: &str) -> Result<OwnedFd, SyscallError> {
+        let opening = || path.to_owned();
+        let (Some(owner), Ok(name)) = (&self.owner, CString::new(path)) else {
+            return Err(Errno::ACCESS).syscall("open", opening);
+        };
+        let mut opened = Err(Errno::ACCESS);
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+        // With the table of descriptors in common, what the child opens is open here.
+        fork::run(libc::CLONE_FILES, &mut || {
+            let open = || {
+                set_namespaces(owner.as_fd(), libc::CLONE_NEWUSER)?;
+                rustix::fs::open(name.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            };
+            let number = open().map(IntoRawFd::into_raw_fd).unwrap_or(-1);
+            i32::from(write_all(writer.as_fd(), &number.to_ne_bytes()).is_err())
+        })
+        .syscall("clone3", || "CLONE_FILES".to_owned())?;
+        drop(writer);
+        let mut number = [0_u8; 4];
+        if rustix::io::read(&reader, &mut number).syscall("read", || "pipe".to_owned())? == number.len() {
+            let number = RawFd::from_ne_bytes(number);
+            opened = if number < 0 { opened } else { Ok(fork::adopt(number)) };
+        }
+        opened.syscall("open", opening)
     }
 
     /// Moves the calling process; into the pid namespace, only its children to come. Async-signal-safe.

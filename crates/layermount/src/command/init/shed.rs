@@ -112,7 +112,7 @@ mod tests {
         let anonymous = |line: &str| Part::parse(line.as_bytes()).map(|part| (part.range.start, part.is_anonymous));
         assert_eq!(anonymous("1000-2000 rw-p 00000000 00:00 0          [heap]"), Some((0x1000, true)));
         assert_eq!(anonymous("7f10-7fff rw-p 00000000 00:00 0 "), Some((0x7f10, true)));
-        assert_eq!(anonymous("7f10-7fff rw-p 00000000 00:00 0 [anon: glibc: malloc]").unwrap().1, true);
+        assert_eq!(anonymous("7f10-7fff rw-p 00000000 00:00 0 [anon: glibc: malloc]"), Some((0x7f10, true)));
         for kept in [
             "1000-2000 r-xp 00000000 fe:00 42 /bin/x",
             "1000-2000 rw-p 00000000 fe:00 42 /bin/x",
