@@ -21,7 +21,7 @@
 //! ```
 //!
 //! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a child, also
-//! from a program with threads; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
+//! from a program with threads; [`Running::spawn`] starts one beside a process; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
 //! same calls make a user namespace, with one user; a process that has moved into a [`UserNamespace`] before has as many as
 //! that.
 //!

@@ -2,20 +2,26 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use layermount::{Child, Command, ErrorKind};
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::Life;
 use crate::failure::{Failure, Result};
 
+const PID_FOUND: &str = "process ID file found, make sure the other program isn't running or delete";
+/// In docker's words.
+const CID_FOUND: &str = "container ID file found, make sure the other container isn't running or delete";
+
 /// What tells others of a run.
 #[derive(Debug)]
 pub(super) struct Marks {
-    pidfile: Option<PathBuf>,
+    pidfile: Option<Reserved>,
     cidfile: Option<Mark>,
     id: Option<String>,
     parent: Option<Parent>,
@@ -25,15 +31,12 @@ impl Marks {
     /// As early as possible. The ID can be read before the program runs.
     pub(super) fn make(args: &Life) -> Result<Self> {
         let parent = args.die_with_parent.then(Parent::now);
-        if let Some(file) = &args.pidfile {
-            refuse_existing(file, "process ID file found, make sure the other program isn't running or delete")?;
-        }
-        let mut marks = Self { pidfile: args.pidfile.clone(), cidfile: None, id: None, parent };
+        let pidfile = args.pidfile.as_ref().map(|file| Reserved::at(file, PID_FOUND)).transpose()?;
+        let mut marks = Self { pidfile, cidfile: None, id: None, parent };
         if let Some(file) = &args.cidfile {
-            const FOUND: &str = "container ID file found, make sure the other container isn't running or delete";
-            refuse_existing(file, FOUND)?;
+            let reserved = Reserved::at(file, CID_FOUND)?;
             let id = random_id()?;
-            marks.cidfile = Some(Mark::make(file, &id, FOUND)?);
+            marks.cidfile = Some(reserved.publish(&id)?);
             marks.id = Some(id);
         }
         Ok(marks)
@@ -56,9 +59,7 @@ impl Marks {
 
     /// What is left while the program runs: the ID stays for good, the number until it is dropped.
     pub(super) fn program_runs(self, child: &mut Child) -> Result<Option<Mark>> {
-        const FOUND: &str = "process ID file found, make sure the other program isn't running or delete";
-        let number = || child.program_id().to_string();
-        let pidfile = self.pidfile.map(|file| Mark::make(&file, &format!("{}\n", number()), FOUND)).transpose();
+        let pidfile = self.pidfile.map(|file| file.publish(&format!("{}\n", child.program_id()))).transpose();
         if pidfile.is_err() {
             child.kill()?;
             child.wait()?;
@@ -66,13 +67,6 @@ impl Marks {
             mark.keep();
         }
         pidfile
-    }
-}
-
-fn refuse_existing(file: &Path, found: &str) -> Result<()> {
-    match file.symlink_metadata() {
-        Ok(_) => Err(Failure::new(ErrorKind::Busy, format!("{found} {}", file.display()))),
-        Err(_) => Ok(()),
     }
 }
 
@@ -84,36 +78,76 @@ pub(crate) struct Mark {
     identity: (u64, u64),
 }
 
-impl Mark {
-    /// Whole or not at all: it has another name until it is written.
-    fn make(path: &Path, text: &str, found: &str) -> Result<Self> {
+/// A file that has no name yet, or one that nobody looks for, so that it comes whole or not at all.
+#[derive(Debug)]
+struct Reserved {
+    file: File,
+    path: PathBuf,
+    /// Where the file system has no files without a name (open(2), `O_TMPFILE`).
+    hidden: Option<PathBuf>,
+    /// What is said when the place is taken.
+    found: &'static str,
+}
+
+impl Reserved {
+    /// Fails where it could not be written either.
+    fn at(path: &Path, found: &'static str) -> Result<Self> {
         let shown = path.display();
-        let failed = |error| Failure::io(format!("cannot write {shown}"), error);
-        let mut hidden = path.as_os_str().to_owned();
-        hidden.push(format!(".{}", std::process::id()));
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&hidden);
-        let mut file = made.map_err(failed)?;
-        let publish = |file: &mut File| -> io::Result<_> {
-            file.write_all(text.as_bytes())?;
-            let stat = file.metadata()?;
-            rustix::fs::linkat(CWD, &hidden, CWD, path, rustix::fs::AtFlags::empty())?;
-            Ok((stat.dev(), stat.ino()))
-        };
-        let published = publish(&mut file);
-        let removed = std::fs::remove_file(&hidden);
-        match published {
-            Ok(identity) => {
-                let mark = Self { path: path.to_owned(), identity };
-                removed.map_err(failed)?;
-                Ok(mark)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Failure::new(ErrorKind::Busy, format!("{found} {shown}")))
-            }
-            Err(error) => Err(failed(error)),
+        match path.symlink_metadata() {
+            Ok(_) => return Err(Failure::new(ErrorKind::Busy, format!("{found} {shown}"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::io(format!("cannot write {shown}"), error)),
         }
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let unnamed =
+            rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644)).map(|file| (File::from(file), None));
+        let made = match unnamed {
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let mut hidden = path.as_os_str().to_owned();
+                hidden.push(format!(".{}", std::process::id()));
+                let named = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&hidden);
+                named.map(|file| (file, Some(PathBuf::from(hidden))))
+            }
+            unnamed => unnamed.map_err(io::Error::from),
+        };
+        let (file, hidden) = made.map_err(|error| Failure::io(format!("cannot write {shown}"), error))?;
+        Ok(Self { file, path: path.to_owned(), hidden, found })
     }
 
+    fn publish(mut self, text: &str) -> Result<Mark> {
+        let mut publish = || -> io::Result<_> {
+            self.file.write_all(text.as_bytes())?;
+            let stat = self.file.metadata()?;
+            match &self.hidden {
+                Some(hidden) => linkat(CWD, hidden, CWD, &self.path, AtFlags::empty())?,
+                None => {
+                    let number = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                    linkat(CWD, number, CWD, &self.path, AtFlags::SYMLINK_FOLLOW)?;
+                }
+            }
+            Ok((stat.dev(), stat.ino()))
+        };
+        match publish() {
+            Ok(identity) => Ok(Mark { path: self.path.clone(), identity }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Failure::new(ErrorKind::Busy, format!("{} {}", self.found, self.path.display())))
+            }
+            Err(error) => Err(Failure::io(format!("cannot write {}", self.path.display()), error)),
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            // It has another name by now, or none is wanted.
+            let _ = std::fs::remove_file(hidden);
+        }
+    }
+}
+
+impl Mark {
     fn keep(self) {
         std::mem::forget(self);
     }
