@@ -117,15 +117,47 @@ fn the_outer_terminal_is_restored_whatever_ends_the_program() {
     }
 }
 
+/// As a shell has it.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ")
+}
+
+fn shell_outside() -> Command {
+    let mut outer = Command::new("bash");
+    outer.args(["--norc", "--noprofile", "-i"]);
+    outer
+}
+
+#[test]
+fn without_a_terminal_of_its_own_it_is_a_job_outside() {
+    let Some((world, image)) = shell() else { return };
+    for flags in [&[][..], &["--init"]] {
+        let line = line(&run(&world, flags, &image, "echo ready; exec busybox sleep 100"));
+        let mut console = Console::start(&shell_outside(), (24, 80));
+        console.enter(&format!("{line}; echo code $?\r"));
+        console.wait_for("ready\r\n");
+        std::thread::sleep(Duration::from_millis(300));
+        console.enter("\x1a");
+        console.wait_for("code 148");
+        console.enter("fg\r");
+        console.wait_for("sleep 100'\r\n");
+        std::thread::sleep(Duration::from_millis(500));
+        console.enter("\x03");
+        console.wait_for("# ");
+        console.enter("echo code $?\r");
+        console.wait_for("code 130");
+        console.enter("exit\r");
+        console.end();
+    }
+}
+
 #[test]
 fn stopping_layermount_gives_the_outer_terminal_back() {
     let Some((world, image)) = shell() else { return };
     // A shell in between, so that the process group is not an orphan, which the kernel does not stop.
-    let inner = run(&world, &["-it"], &image, "echo ready; read word; echo got $word");
-    let words: Vec<_> = std::iter::once(inner.get_program()).chain(inner.get_args()).collect();
-    let line = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ");
-    let mut outer = Command::new("bash");
-    outer.args(["--norc", "--noprofile", "-i"]);
+    let line = line(&run(&world, &["-it"], &image, "echo ready; read word; echo got $word"));
+    let outer = shell_outside();
     let mut console = Console::start(&outer, (24, 80));
     console.enter(&format!("{line}; echo code $?\r"));
     console.wait_for("ready\r\n");
@@ -139,6 +171,7 @@ fn stopping_layermount_gives_the_outer_terminal_back() {
     std::thread::sleep(Duration::from_millis(500));
     console.enter("word\r");
     console.wait_for("got word");
+    console.wait_for("# ");
     console.enter("exit\r");
     console.end();
 }

@@ -24,6 +24,7 @@ pub(crate) struct Facts {
     pub(crate) groups: Vec<u32>,
     pub(crate) bounding: Capabilities,
     pub(crate) no_new_privileges: bool,
+    #[cfg(feature = "seccomp")]
     pub(crate) is_filtered: bool,
     /// Its user namespace has no other groups.
     pub(crate) single_user: bool,
@@ -71,6 +72,7 @@ impl Facts {
                 .collect(),
             bounding: Capabilities::from_bits(bounding),
             no_new_privileges: field("NoNewPrivs")? == "1",
+            #[cfg(feature = "seccomp")]
             // A kernel without filters says nothing of them.
             is_filtered: field("Seccomp").is_ok_and(|mode| mode != "0"),
             single_user: text("setgroups")?.trim() == "deny",
