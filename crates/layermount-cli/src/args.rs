@@ -4,6 +4,8 @@
 //! before anything is opened.
 
 mod bench;
+mod enter;
+mod life;
 mod listen;
 mod mounts;
 mod network;
@@ -13,6 +15,8 @@ mod security;
 mod value;
 
 pub(crate) use bench::{BenchArgs, Percent};
+pub(crate) use enter::EnterArgs;
+pub(crate) use life::{Life, Streams};
 pub(crate) use listen::{ListenAt, UnixSocket};
 pub(crate) use mounts::{MountKind, Volume};
 pub(crate) use network::{NetworkArgs, NetworkMode};
@@ -110,6 +114,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a program inside an image
     Run(Box<RunArgs>),
+    /// Run a program beside one that runs inside an image
+    Enter(EnterArgs),
     /// Make an image's tree visible at a directory
     Mount(MountArgs),
     /// Take away what `mount` made visible

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod docs;
 mod doctor;
+mod enter;
 mod failure;
 mod images;
 mod inspect;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         Err(error) => return usage::answer(error),
     };
     let style = match &command {
-        Command::Run(_) => ExitStyle::Run,
+        Command::Run(_) | Command::Enter(_) => ExitStyle::Run,
         Command::Mount(args) if !args.command.is_empty() => ExitStyle::Run,
         _ => ExitStyle::Plain,
     };
@@ -54,6 +55,7 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run(args) => return run::run(&args, global),
+        Command::Enter(args) => return enter::enter(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
         Command::Bench(args) => {

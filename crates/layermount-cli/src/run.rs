@@ -1,13 +1,16 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
 mod confine;
+mod life;
 mod limits;
 mod mounts;
 mod network;
 mod sockets;
+pub(crate) mod terminal;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,7 +20,7 @@ use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
-use crate::signals::{Ended, Signals};
+use crate::signals::{Ended, Place, Signals, Supervision};
 use crate::users::Entrance;
 use sockets::Sockets;
 
@@ -25,14 +28,16 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image();
     let typed = typed.to_str().ok_or_else(|| Failure::usage(format!("{typed:?} is not UTF-8")))?;
     let sockets = Sockets::open(&args.network)?;
-    let variables = variables(args)?;
+    let variables = variables(&args.env_file, &args.env)?;
+    let plan = terminal::Plan::of(&args.streams)?;
     let network = network::network(&args.network)?;
+    let marks = life::Marks::make(&args.life)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
     let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
     if network.is_some() && args.network.network.is_none() {
         session.report.detail("-p: the program's network is pasta's");
     }
-    let given = Given { variables, network, sockets };
+    let given = Given { variables, network, sockets, plan, marks };
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
         return run_inside(args, typed, &mut session, &image, given);
@@ -55,6 +60,8 @@ struct Given {
     variables: Vec<EnvSetting>,
     network: Option<Network>,
     sockets: Sockets,
+    plan: Option<terminal::Plan>,
+    marks: life::Marks,
 }
 
 /// A tree that somebody named by its directory is located, too, but has no layers.
@@ -64,8 +71,9 @@ fn lies_in_docker(image: &Image) -> bool {
 
 fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image, given: Given) -> Result<ExitCode> {
     warn_of_foreign_platform(session, image);
-    let Given { variables, network, sockets } = given;
-    let mut command = command(args, image, variables)?;
+    let Given { variables, network, sockets, plan, marks } = given;
+    let mut command = command(args, image, variables, plan.as_ref())?;
+    marks.apply(&args.life, args.hostname.is_none() && args.uts == Sharing::Private, &mut command);
     if let Some(network) = network {
         command.network(network);
     }
@@ -92,11 +100,17 @@ fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image,
     let since = Instant::now();
     // Before the program runs: whoever sees its first output may signal at once.
     let signals = Signals::take()?;
+    marks.bind_to_parent()?;
     let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
+    let pidfile = marks.program_runs(&mut child)?;
+    let terminal = plan.map(|plan| plan.connect(&mut child)).transpose()?.flatten();
     session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
 
     let since = Instant::now();
-    let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
+    let place = if args.pid == Sharing::Private { Place::new(args.life.init) } else { Place::shared(&child) };
+    let patience = args.life.stop_timeout.and_then(|patience| patience.0);
+    let ended = signals.supervise(&mut child, Supervision { place, terminal, patience })?;
+    drop(pidfile);
     session.report.phase(Phase::End, since, || describe(&ended));
     limits::explain_end(&args.limited, &child, &session.report);
     if let Some(scratch) = scratch {
@@ -108,14 +122,14 @@ fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image,
 }
 
 /// Variables that were asked for, in the order in which they take effect.
-fn variables(args: &RunArgs) -> Result<Vec<EnvSetting>> {
+pub(crate) fn variables(files: &[PathBuf], settings: &[EnvSetting]) -> Result<Vec<EnvSetting>> {
     let mut variables = Vec::new();
-    for file in &args.env_file {
+    for file in files {
         let shown = file.display();
         let text = std::fs::read_to_string(file).map_err(|error| Failure::io(format!("cannot read {shown}"), error))?;
         variables.extend(EnvSetting::parse_file(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))?);
     }
-    variables.extend(args.env.iter().cloned());
+    variables.extend(settings.iter().cloned());
     Ok(variables)
 }
 
@@ -127,7 +141,12 @@ fn upper(args: &RunArgs) -> Upper {
     }
 }
 
-fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<Command> {
+fn command(
+    args: &RunArgs,
+    image: &Image,
+    variables: Vec<EnvSetting>,
+    plan: Option<&terminal::Plan>,
+) -> Result<Command> {
     let mut command = Command::for_image(image);
     if let Some(program) = &args.entrypoint {
         // As docker has it, an empty one takes the image's away.
@@ -135,21 +154,17 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     }
     command.args(args.command());
     // As `docker run -t`: what kind of terminal it is, for a program that is given one.
-    if std::io::stdin().is_terminal()
-        && !image.config().env().iter().any(|variable| variable.starts_with("TERM="))
-        && let Some(terminal) = std::env::var_os("TERM")
-    {
-        command.env("TERM", terminal);
+    let kind = match plan {
+        Some(plan) => Some(plan.kind()),
+        None => std::env::var_os("TERM").filter(|_| std::io::stdin().is_terminal()),
+    };
+    if let Some(kind) = kind.filter(|_| !image.config().env().iter().any(|variable| variable.starts_with("TERM="))) {
+        command.env("TERM", kind);
     }
-    for variable in variables {
-        match variable {
-            EnvSetting::Set { key, value } => command.env(key, value),
-            EnvSetting::Inherit { key } => match std::env::var_os(&key) {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            },
-        };
+    if let Some(plan) = plan {
+        command.terminal(plan.size());
     }
+    set_variables(&mut command, variables);
     if let Some(directory) = &args.workdir {
         command.current_dir(directory);
     }
@@ -165,6 +180,18 @@ fn command(args: &RunArgs, image: &Image, variables: Vec<EnvSetting>) -> Result<
     command.furnish(network::furnish(&args.network, furnish));
     limits::apply(&args.limited, &mut command);
     Ok(command)
+}
+
+pub(crate) fn set_variables(command: &mut Command, variables: Vec<EnvSetting>) {
+    for variable in variables {
+        match variable {
+            EnvSetting::Set { key, value } => command.env(key, value),
+            EnvSetting::Inherit { key } => match std::env::var_os(&key) {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            },
+        };
+    }
 }
 
 fn namespaces(args: &RunArgs) -> Namespaces {
@@ -205,11 +232,11 @@ fn describe(ended: &Ended) -> String {
 }
 
 /// The program's own status, or 128 and the number of the signal that ended it.
-fn exit_code(ended: &Ended) -> ExitCode {
+pub(crate) fn exit_code(ended: &Ended) -> ExitCode {
     let Ended { status, carried_out } = ended;
     let signal = match carried_out {
         // Unless it managed to end by itself in the meantime.
-        Some(signal) if status.signal().is_some() => Some(*signal as i32),
+        Some(signal) if status.signal().is_some() => Some(signal.number()),
         _ => status.signal(),
     };
     let number = signal.map_or_else(|| status.code(), |signal| Some(128 + signal));
@@ -220,7 +247,7 @@ fn exit_code(ended: &Ended) -> ExitCode {
 mod tests {
     use std::process::ExitStatus;
 
-    use nix::sys::signal::Signal;
+    use layermount::Signal;
 
     use super::*;
 
@@ -234,7 +261,7 @@ mod tests {
         assert_eq!(code(3 << 8, None), number(3));
         assert_eq!(code(255 << 8, None), number(255));
         assert_eq!(code(15, None), number(143));
-        assert_eq!(code(9, Some(Signal::SIGINT)), number(130));
-        assert_eq!(code(4 << 8, Some(Signal::SIGINT)), number(4));
+        assert_eq!(code(9, Some(Signal::INT)), number(130));
+        assert_eq!(code(4 << 8, Some(Signal::INT)), number(4));
     }
 }

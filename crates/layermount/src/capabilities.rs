@@ -121,6 +121,10 @@ impl Capabilities {
         Self(self.0 & !other.0)
     }
 
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// As the kernel has it: bit N for capability N.
     pub const fn bits(self) -> u64 {
         self.0

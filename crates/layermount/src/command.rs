@@ -1,7 +1,10 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
+mod cgroup;
 mod confine;
 mod error;
+mod herald;
+mod init;
 mod inner;
 mod join;
 mod launch;
@@ -9,17 +12,21 @@ mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;
+mod signal;
 mod sockets;
 mod spawn;
 mod stdio;
+mod terminal;
 mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
 pub(crate) use prepare::above_streams;
-pub use process::{Child, ParseSignalError, Signal};
+pub use process::Child;
+pub use signal::{ParseSignalError, Signal};
 pub use sockets::{ListenFds, inherited_fd};
 pub use stdio::Stdio;
+pub use terminal::{Pty, TerminalSize};
 pub(crate) use timings::StopWatch;
 pub use timings::{StartPhase, Timings};
 
@@ -36,6 +43,7 @@ use crate::resources::{Resources, Rlimit};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
+use signal::StopSignal;
 
 /// A program to be run inside an image, and how.
 ///
@@ -63,6 +71,11 @@ pub struct Command {
     numbered: Vec<(OwnedFd, RawFd)>,
     die_with_parent: bool,
     rlimits: Vec<Rlimit>,
+    terminal: Option<TerminalSize>,
+    init: bool,
+    stop_signal: StopSignal,
+    /// Of a process that is joined.
+    more_groups: Vec<u32>,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
     new_session_keyring: Option<bool>,
@@ -109,6 +122,10 @@ impl Command {
             numbered: Vec::new(),
             die_with_parent: false,
             rlimits: Vec::new(),
+            terminal: None,
+            init: false,
+            stop_signal: StopSignal::default(),
+            more_groups: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             new_session_keyring: None,
@@ -120,7 +137,7 @@ impl Command {
         }
     }
 
-    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User` and `WorkingDir`.
+    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User`, `WorkingDir` and `StopSignal`.
     pub fn for_image(image: &Image) -> Self {
         let config = image.config();
         let words = |words: &[String]| words.iter().map(OsString::from).collect();
@@ -129,6 +146,7 @@ impl Command {
         command.arguments = words(config.cmd());
         command.default_arguments = true;
         command.user = config.user().to_owned();
+        command.stop_signal = StopSignal::of_image(config.stop_signal());
         command.platform = Some(image.platform().clone());
         command.entering.volumes = config.volumes().map(PathBuf::from).collect();
         if !config.working_dir().is_empty() {
@@ -205,6 +223,7 @@ impl Command {
     /// `user[:group]` by name, as the image's own files know it, or by number.
     pub fn user(&mut self, user: impl Into<String>) -> &mut Self {
         self.user = user.into();
+        self.more_groups.clear();
         self
     }
 
@@ -313,6 +332,35 @@ impl Command {
     pub fn rlimit(&mut self, limit: Rlimit) -> &mut Self {
         self.rlimits.retain(|known| known.kind() != limit.kind());
         self.rlimits.push(limit);
+        self
+    }
+
+    /// Gives the program a terminal of its own: a new session, which it controls, on a pseudo-terminal of the image's own `/dev/pts`,
+    /// as standard input, output and error, as far as these were not given otherwise. What is typed and shown there goes through
+    /// [`Child::terminal`]. The terminal belongs to the program's user, and is `/dev/console` as well.
+    ///
+    /// `TERM` is not set. Not for [`Entered::exec`](crate::Entered::exec). Sources: pty(7); the OCI runtime specification, "Default
+    /// Devices" and `process.terminal`.
+    pub fn terminal(&mut self, size: TerminalSize) -> &mut Self {
+        self.terminal = Some(size);
+        self
+    }
+
+    /// Whether the program has an init: process 1 of its pid namespace, which passes signals on to the program, reaps what the program's
+    /// descendants leave behind, and ends when the program does, with its status or 128 and the number of the signal that ended it.
+    /// Signals then take their default actions on the program, which as process 1 it is spared (pid_namespaces(7)).
+    ///
+    /// It is a copy of this process that holds no descriptors and little memory, confined as the program is, and not to be looked into.
+    /// [`Child::id`] is its number, [`Child::program_id`] the program's. It takes [`Namespaces::PID`]. Not for
+    /// [`Entered::exec`](crate::Entered::exec).
+    pub fn init(&mut self, on: bool) -> &mut Self {
+        self.init = on;
+        self
+    }
+
+    /// The signal that asks the program to end, in place of the image's `StopSignal` or `SIGTERM`: [`Child::stop_signal`].
+    pub fn stop_signal(&mut self, signal: Signal) -> &mut Self {
+        self.stop_signal = StopSignal::Known(signal);
         self
     }
 

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::value::absolute_path;
 use crate::users::Users;
 
+use super::life::{Life, Streams};
 use super::mounts::Mounts;
 use super::network::NetworkArgs;
 use super::resources::Limited;
@@ -92,6 +93,12 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) limited: Limited,
 
+    #[command(flatten)]
+    pub(crate) streams: Streams,
+
+    #[command(flatten)]
+    pub(crate) life: Life,
+
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
     pub(crate) pid: Sharing,
@@ -111,17 +118,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 
-    /// Accepted for docker's sake, as the two below: nothing is left behind anyway
+    /// Accepted for docker's sake: nothing is left behind anyway
     #[arg(long, hide = true)]
     rm: bool,
-
-    /// Standard input is the program's anyway
-    #[arg(short, long, hide = true)]
-    interactive: bool,
-
-    /// The terminal is the program's anyway
-    #[arg(short, long, hide = true)]
-    tty: bool,
 
     /// Say what is done, and how long it took
     // Takes the place of the global flag, whose -v is a volume here.

@@ -25,6 +25,14 @@ pub(crate) enum CommandError {
     Hostname { text: String },
     #[error("{what} belongs to entering the image, which has happened already")]
     TooLate { what: &'static str },
+    #[error("{text:?}, which the image wants to be stopped by, is not a signal")]
+    StopSignal { text: String },
+    #[error("a terminal is made in /dev/pts, which is not furnished")]
+    NoTerminals,
+    #[error("an init needs a pid namespace of its own")]
+    SharedPids,
+    #[error("{what} cannot be had where a process is that runs already")]
+    ThereAlready { what: &'static str },
     #[error("a hostname needs a uts namespace of its own")]
     SharedHostname,
     #[error("{name:?} is not a name for a socket: printable ASCII without a colon, at most 255 bytes")]
@@ -89,6 +97,10 @@ fn describe(stage: Stage, what: &str) -> String {
         Stage::Capabilities => "cannot reduce the program's capabilities".to_owned(),
         Stage::Seccomp => "cannot restrict the program's system calls".to_owned(),
         Stage::Parent => "the parent process has ended".to_owned(),
+        Stage::Join => "cannot join the namespaces of the process".to_owned(),
+        Stage::JoinCgroup => "cannot join the cgroup of the process".to_owned(),
+        Stage::Terminal => "cannot give the program a terminal".to_owned(),
+        Stage::Init => "cannot start an init for the program".to_owned(),
         Stage::Preserve => "a descriptor to be preserved is not open".to_owned(),
         Stage::MagicLink => {
             format!("cannot execute {what:?}: the way to it or its interpreter is a circle, or a link of /proc")
@@ -110,12 +122,16 @@ impl Fault for CommandError {
             | Self::Group { .. }
             | Self::Hostname { .. }
             | Self::TooLate { .. }
+            | Self::NoTerminals
+            | Self::SharedPids
+            | Self::ThereAlready { .. }
             | Self::SharedHostname
             | Self::SocketName { .. }
             | Self::DescriptorTwice { .. }
             | Self::DescriptorNumber { .. }
             | Self::DescriptorNotOpen { .. }
             | Self::ListenVariable { .. } => ErrorKind::InvalidInput,
+            Self::StopSignal { .. } => ErrorKind::InvalidImage,
             Self::System { cause, .. } => cause.kind(),
             Self::Clone { user_namespace: true, .. } => ErrorKind::PermissionDenied,
             Self::Clone { cause, .. } => cause.kind(),
@@ -139,6 +155,7 @@ impl Fault for CommandError {
             #[cfg(feature = "seccomp")]
             Self::Seccomp(cause) => return cause.hint(),
             Self::Launch(error) => return error.hint(),
+            Self::StopSignal { .. } => "say another one, such as SIGTERM".to_owned(),
             Self::TooLate { .. } => "give it to pivot_with, or spawn the command".to_owned(),
             _ => return None,
         })

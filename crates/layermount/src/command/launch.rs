@@ -11,8 +11,10 @@ use rustix::io::Errno;
 use super::confine::Confinement;
 use super::magic_links;
 use super::sockets::{Placed, append_pid};
+use super::terminal::Slave;
 use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
+use super::{herald, init};
 use crate::resources::Rlimit;
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
@@ -51,6 +53,10 @@ pub(super) struct Launch {
     pub(super) listens: bool,
     pub(super) die_with_parent: bool,
     pub(super) rlimits: Vec<Rlimit>,
+    /// In place of the streams that are not given.
+    pub(super) terminal: Option<Slave>,
+    /// The program is the child of an init, which this process becomes.
+    pub(super) init: Option<init::Plan>,
     pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
     pub(super) single_user: bool,
@@ -58,15 +64,20 @@ pub(super) struct Launch {
     pub(super) database: Vec<u8>,
     /// With a capacity of `MAX_GROUPS`.
     pub(super) groups: Vec<Gid>,
+    /// Besides those of the image's own files.
+    pub(super) more_groups: Vec<Gid>,
 }
 
 /// What failed on the way; the position of a [`Failure`] is one of these, from [`Stage::FIRST`] on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stage {
-    UserNamespace = Stage::FIRST,
+    Join = Stage::FIRST,
+    JoinCgroup,
+    UserNamespace,
     Cgroups,
     CgroupNamespace,
+    Terminal,
     Streams,
     UserNotFound,
     GroupNotFound,
@@ -84,6 +95,7 @@ pub(super) enum Stage {
     Preserve,
     MagicLink,
     Place,
+    Init,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -96,9 +108,12 @@ impl Stage {
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         use Stage::*;
         [
+            Join,
+            JoinCgroup,
             UserNamespace,
             Cgroups,
             CgroupNamespace,
+            Terminal,
             Streams,
             UserNotFound,
             GroupNotFound,
@@ -116,6 +131,7 @@ impl Stage {
             Preserve,
             MagicLink,
             Place,
+            Init,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -136,6 +152,17 @@ impl Stage {
     pub(super) fn failed(self, errno: Errno) -> Stopped {
         Stopped { stage: self, errno, group: None }
     }
+}
+
+/// Whom a child tells what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Report<'a> {
+    /// For [`ABOUT_TO_EXEC`].
+    pub(super) writer: BorrowedFd<'a>,
+    /// For what takes more than bytes; with a terminal or an init.
+    pub(super) herald: Option<BorrowedFd<'a>>,
+    /// `/proc/self/maps`, for an init.
+    pub(super) maps: Option<BorrowedFd<'a>>,
 }
 
 /// Where and why it ended.
@@ -161,7 +188,7 @@ struct Identity {
 
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
-    pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>, watch: Option<&mut StopWatch>) -> Failure {
+    pub(super) fn run(&mut self, report: Option<Report<'_>>, watch: Option<&mut StopWatch>) -> Failure {
         self.environment.forget_appended();
         let Stopped { stage, errno, group } = match self.prepare(report) {
             Ok(()) => {
@@ -184,14 +211,25 @@ impl Launch {
         failure
     }
 
-    fn prepare(&mut self, report: Option<BorrowedFd<'_>>) -> Result<(), Stopped> {
+    /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
+    pub(super) fn disown(&mut self) {
+        if let Some(slave) = &mut self.terminal {
+            slave.disown();
+        }
+    }
+
+    fn prepare(&mut self, report: Option<Report<'_>>) -> Result<(), Stopped> {
         for (target, stream) in (0..).zip(&self.streams) {
+            let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
             if let Some(stream) = stream {
                 exec::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
             }
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
+        if let Some(slave) = &self.terminal {
+            slave.give_to(identity.uid).map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
         self.refuse_magic_links()?;
         self.confinement.begin(identity.uid.is_root())?;
@@ -209,6 +247,21 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
+        if let Some(plan) = &self.init {
+            init::divide(
+                plan,
+                || self.confinement.finish(identity.uid.is_root()),
+                report.and_then(|report| report.maps),
+            )
+            .map_err(|errno| Stage::Init.failed(errno))?;
+            if let Some(herald) = report.and_then(|report| report.herald) {
+                herald::announce(herald).map_err(|errno| Stage::Init.failed(errno))?;
+            }
+        }
+        if let Some(slave) = &self.terminal {
+            slave.control().map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
+        // From here on, what this process has opened for itself may be overwritten.
         self.placed.place().map_err(|errno| Stage::Place.failed(errno))?;
         if self.listens && !append_pid(&mut self.environment) {
             return Err(Stage::Place.failed(Errno::NAMETOOLONG));
@@ -216,12 +269,12 @@ impl Launch {
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
-        if let Some(report) = report {
+        if let Some(Report { writer, .. }) = report {
             // The table of descriptors is this child's own.
-            exec::close_all_but_these(report, &self.kept);
+            exec::close_all_but_these(writer, &self.kept);
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
-            rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
+            rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
         } else {
             // A child has done so at its beginning.
             fork::reset_signals();
@@ -304,6 +357,8 @@ impl Launch {
             }
             self.groups.push(number);
         }
+        let room = self.groups.capacity() - self.groups.len();
+        self.groups.extend(self.more_groups.iter().take(room).copied());
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 

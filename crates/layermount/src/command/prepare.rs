@@ -5,15 +5,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Command;
 use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
+use super::init;
 use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
 use super::stdio::{Stdio, Stream};
+use super::terminal::Slave;
 use super::user::{Id, UserSpec};
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::script::Failure;
@@ -55,6 +57,8 @@ impl Command {
             (entering.user_namespace.is_some(), "a user namespace"),
             (!entering.resources.is_empty(), "a limit of resources"),
             (entering.network.is_some(), "a network"),
+            (self.terminal.is_some(), "a terminal"),
+            (self.init, "an init"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -110,10 +114,13 @@ impl Command {
             listens: !self.listening.is_empty(),
             die_with_parent: self.die_with_parent,
             rlimits: self.rlimits.clone(),
+            terminal: self.terminal.map(Slave::new),
+            init: self.init.then(init::Plan::new),
             confinement,
             single_user,
             database: vec![0; MAX_DATABASE],
             groups: Vec::with_capacity(MAX_GROUPS),
+            more_groups: self.more_groups.iter().copied().map(Gid::from_raw).collect(),
         };
         Ok((launch, pipes))
     }
@@ -174,6 +181,10 @@ impl Command {
             Stage::Capabilities => (String::new(), "capset"),
             Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),
             Stage::Parent => (String::new(), "prctl"),
+            Stage::Join => (String::new(), "setns"),
+            Stage::JoinCgroup => ("cgroup.procs".to_owned(), "write"),
+            Stage::Terminal => ("/dev/pts/ptmx".to_owned(), "ioctl"),
+            Stage::Init => (String::new(), "fork"),
             Stage::Preserve => (String::new(), "fcntl"),
             Stage::MagicLink => (program.to_string_lossy().into_owned(), "openat2"),
             Stage::Place => (String::new(), "dup2"),

@@ -113,6 +113,11 @@ impl Placed {
         }
     }
 
+    /// The copies.
+    pub(super) fn files(&self) -> impl Iterator<Item = RawFd> {
+        self.files.iter().map(|(file, _)| file.as_raw_fd())
+    }
+
     /// Where they go.
     pub(super) fn numbers(&self) -> impl Iterator<Item = RawFd> {
         self.files.iter().map(|(_, number)| *number)

@@ -12,20 +12,22 @@
 
 use std::borrow::BorrowMut;
 use std::io::Read as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::cgroup::Joining;
 use super::confine::Launching;
 use super::error::CommandError;
+use super::herald::{Arrived, Herald};
 use super::inner::Inner;
-use super::join::Joining;
-use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
+use super::launch::{ABOUT_TO_EXEC, Launch, Report, Stage};
 use super::magic_links;
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
+use super::terminal::Pty;
 use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
 use crate::cgroup::Group;
@@ -90,6 +92,10 @@ impl RootMount {
         watch: &mut Option<StopWatch>,
     ) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
+        let stop_signal = command.stop_signal.signal()?;
+        if command.init && !namespaces.contains(Namespaces::PID) {
+            return Err(CommandError::SharedPids.into());
+        }
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
@@ -119,6 +125,9 @@ impl RootMount {
             // Later it is too late.
             furnish.make_directories(std::slice::from_ref(&command.directory));
         }
+        if command.terminal.is_some() && furnish.dev.is_none() {
+            return Err(CommandError::NoTerminals.into());
+        }
         let mut script = Script::new();
         self.caller.push_id_maps(&mut script);
         network.push_into(&mut script);
@@ -136,9 +145,10 @@ impl RootMount {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
         let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
+        let herald = command.needs_herald().then(Herald::new).transpose().map_err(system)?;
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
-        // Who waits for its ID maps cannot have the parent wait for it.
-        let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
+        // Who waits for its ID maps, or goes on for as long as the program, cannot have the parent wait for it.
+        let memory = if inner.is_some() || command.init { Memory::Copied } else { Memory::Shared };
         if let Some(watch) = watch {
             watch.lap(StartPhase::Prepare);
         }
@@ -152,12 +162,12 @@ impl RootMount {
             if let Some(watch) = &mut files.watch {
                 watch.lap(StartPhase::Clone);
             }
+            let maps = launch.own_maps();
+            let herald = herald.as_ref().map(|herald| herald.childs.as_fd());
+            let report = Report { writer: writer.as_fd(), herald, maps: maps.as_ref().map(AsFd::as_fd) };
             let failure = match join.run() {
                 Ok(()) => match script.run(&mut files) {
-                    Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
-                        Ok(()) => launch.run(Some(writer.as_fd()), files.watch.as_mut()),
-                        Err(errno) => Stage::UserNamespace.failure(errno),
-                    },
+                    Ok(()) => launch.run_in(&mut inner, report, files.watch.as_mut()),
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
@@ -168,6 +178,7 @@ impl RootMount {
         })?;
         *watch = files.watch;
         files.disown();
+        launch.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
         let process =
@@ -185,7 +196,10 @@ impl RootMount {
             return Err(error);
         }
         if report == [ABOUT_TO_EXEC] {
-            if magic_links::runs_this_binary(child.id()) {
+            if let Some(herald) = herald {
+                child.learn(herald.receive().map_err(system)?);
+            }
+            if magic_links::runs_this_binary(child.program_id()) {
                 child.kill()?;
                 child.wait()?;
                 return Err(command.explain(&Stage::MagicLink.failure(Errno::LOOP)).into());
@@ -193,6 +207,7 @@ impl RootMount {
             child.stdin = pipes.stdin.take();
             child.stdout = pipes.stdout.take();
             child.stderr = pipes.stderr.take();
+            child.stop_signal = stop_signal;
             return Ok(child);
         }
         // That somebody else has reaped it does not matter when it has said what was wrong.
@@ -205,8 +220,42 @@ impl RootMount {
     }
 }
 
+impl Command {
+    pub(super) fn needs_herald(&self) -> bool {
+        self.terminal.is_some() || self.init
+    }
+}
+
+impl Child {
+    pub(super) fn learn(&mut self, arrived: Arrived) {
+        self.terminal = arrived.descriptor.map(Pty::new);
+        self.program = arrived.program.unwrap_or(self.program);
+    }
+}
+
+impl Launch {
+    /// For what an init has to let go of. While `/proc` is the host's.
+    fn own_maps(&self) -> Option<OwnedFd> {
+        self.init.as_ref()?;
+        rustix::fs::open(c"/proc/self/maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    }
+
+    /// What there is to do inside the image, before and after the program's own user namespace is entered.
+    fn run_in(&mut self, inner: &mut Option<Inner<'_>>, report: Report<'_>, watch: Option<&mut StopWatch>) -> Failure {
+        if let (Some(slave), Some(herald)) = (&mut self.terminal, report.herald)
+            && let Err(errno) = slave.open(herald, true)
+        {
+            return Stage::Terminal.failure(errno);
+        }
+        match inner.as_mut().map_or(Ok(()), Inner::enter) {
+            Ok(()) => self.run(Some(report), watch),
+            Err(errno) => Stage::UserNamespace.failure(errno),
+        }
+    }
+}
+
 /// Found from the end: the first byte of a failure may look like `ABOUT_TO_EXEC`.
-fn reported_failure(report: &[u8]) -> Option<Failure> {
+pub(super) fn reported_failure(report: &[u8]) -> Option<Failure> {
     report.last_chunk::<{ Failure::ENCODED }>().and_then(|failure| Failure::decode(failure))
 }
 
