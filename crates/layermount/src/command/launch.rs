@@ -358,7 +358,8 @@ impl Launch {
             self.groups.push(number);
         }
         let room = self.groups.capacity() - self.groups.len();
-        self.groups.extend(self.more_groups.iter().take(room).copied());
+        let more = self.more_groups.iter().copied().filter(|group| group.as_raw() != gid);
+        self.groups.extend(more.take(room));
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 
