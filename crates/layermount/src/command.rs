@@ -21,7 +21,6 @@ mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
-pub(crate) use prepare::above_streams;
 pub use process::Child;
 pub use signal::{ParseSignalError, Signal};
 pub use sockets::{ListenFds, inherited_fd};

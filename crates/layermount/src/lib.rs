@@ -46,6 +46,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod image;
+mod ipc;
 mod kernel;
 mod layer;
 mod limits;

@@ -15,11 +15,10 @@
 
 use std::borrow::BorrowMut;
 use std::io::Read as _;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 
 use super::Command;
@@ -28,14 +27,14 @@ use super::error::CommandError;
 use super::herald::Herald;
 use super::launch::{ABOUT_TO_EXEC, Launch, Report, Stage};
 use super::magic_links;
-use super::prepare::above_streams;
 use super::process::Child;
 use super::spawn::reported_failure;
-use crate::error::{Result, SyscallContext, SyscallError};
+use crate::error::{Result, SyscallContext};
+use crate::ipc;
 use crate::running::Running;
 use crate::script::{Failure, write_all};
-use crate::sys::copy;
 use crate::sys::fork::{self, Memory, Process};
+use crate::sys::{copy, fd};
 
 impl Command {
     /// By number, with no other groups than these.
@@ -63,12 +62,6 @@ impl Command {
     }
 }
 
-/// A pipe whose ends are out of the way of the standard streams.
-fn pipe() -> Result<(OwnedFd, OwnedFd), SyscallError> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
-    Ok((above_streams(reader)?, above_streams(writer)?))
-}
-
 impl Running {
     /// Starts a program where the process is: in its user, mount, pid, ipc, uts, network and cgroup namespaces, and in its cgroups. May be
     /// called in a process with threads. [`Command::for_running`] makes a command that is confined as the process is; any other one is
@@ -90,15 +83,14 @@ impl Running {
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
         let launching = Launching::Spawn { user_namespace: false };
         let (mut launch, mut pipes) = command.launch(launching, self.facts.single_user)?;
-        let (reader, writer) = pipe().map_err(system)?;
-        let (number_reader, number_writer) = pipe().map_err(system)?;
+        let (reader, writer) = ipc::pipe().map_err(system)?;
+        let (number_reader, number_writer) = ipc::pipe().map_err(system)?;
         let herald = command.terminal.is_some().then(Herald::new).transpose().map_err(system)?;
         let mut kept = self.needed(&launch);
         kept.extend([writer.as_raw_fd(), number_writer.as_raw_fd()]);
         kept.extend(herald.as_ref().map(|herald| herald.childs.as_raw_fd()));
-        kept.sort_unstable();
         let between = fork::start(0, Memory::Copied, &mut || {
-            copy::close_all_except(&kept);
+            fd::close_all_except(kept.iter().copied());
             let herald = herald.as_ref().map(|herald| herald.childs.as_fd());
             let report = Report { writer: writer.as_fd(), herald, maps: None };
             let failure = match self.divide() {

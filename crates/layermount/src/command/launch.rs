@@ -3,7 +3,7 @@
 //! [`Launch`] has everything ready, so that [`Launch::run`] is async-signal-safe: it runs in a child of a threaded program.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use super::{herald, init};
 use crate::resources::Rlimit;
 use crate::script::{Failure, exists, make_directories, open_in_root};
-use crate::sys::{exec, fork};
+use crate::sys::{exec, fd, fork};
 
 type Result<T, E = Errno> = std::result::Result<T, E>;
 
@@ -222,7 +222,7 @@ impl Launch {
         for (target, stream) in (0..).zip(&self.streams) {
             let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
             if let Some(stream) = stream {
-                exec::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
+                fd::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
             }
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -235,7 +235,7 @@ impl Launch {
         self.confinement.begin(identity.uid.is_root())?;
         if report.is_none() || !self.rlimits.is_empty() {
             // Before the limits, of which that of open files would be taken for how many there are.
-            exec::close_all_on_exec();
+            fd::close_all_on_exec();
         }
         // To raise them is a privilege.
         for limit in &self.rlimits {
@@ -266,12 +266,13 @@ impl Launch {
         if self.listens && !append_pid(&mut self.environment) {
             return Err(Stage::Place.failed(Errno::NAMETOOLONG));
         }
-        for fd in &self.preserved {
-            exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
+        for number in &self.preserved {
+            fd::keep_on_exec(*number).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
         if let Some(Report { writer, .. }) = report {
             // The table of descriptors is this child's own.
-            exec::close_all_but_these(writer, &self.kept);
+            let streams = [0, 1, 2, writer.as_raw_fd()];
+            fd::close_all_except(self.kept.iter().copied().chain(streams));
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
             rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;

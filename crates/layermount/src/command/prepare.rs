@@ -6,8 +6,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use rustix::fs::{Gid, Mode, OFlags};
-use rustix::io::fcntl_dupfd_cloexec;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Command;
 use super::confine::Launching;
@@ -18,6 +16,7 @@ use super::stdio::{Stdio, Stream};
 use super::terminal::Slave;
 use super::user::{Id, UserSpec};
 use crate::error::{Error, SyscallContext, SyscallError};
+use crate::ipc;
 use crate::script::Failure;
 use crate::sys::exec::Strings;
 
@@ -232,21 +231,12 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
             (null.syscall("open", || "/dev/null".to_owned()).map_err(system)?, None)
         }
         Stream::Piped => {
-            let pipe = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
-            let (reader, writer) = pipe.map_err(system)?;
+            let (reader, writer) = ipc::pipe().map_err(system)?;
             if output { (writer, Some(reader)) } else { (reader, Some(writer)) }
         }
     };
-    let theirs = above_streams(theirs).map_err(system)?;
+    let theirs = ipc::above_streams(theirs).map_err(system)?;
     Ok((Some(theirs), ours))
-}
-
-/// A descriptor that stays what it is when the three standard streams are replaced.
-pub(crate) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
-    if file.as_raw_fd() > 2 {
-        return Ok(file);
-    }
-    fcntl_dupfd_cloexec(&file, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned())
 }
 
 #[cfg(test)]

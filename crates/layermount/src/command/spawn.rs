@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroup::Joining;
 use super::confine::Launching;
@@ -25,7 +24,7 @@ use super::herald::{Arrived, Herald};
 use super::inner::Inner;
 use super::launch::{ABOUT_TO_EXEC, Launch, Report, Stage};
 use super::magic_links;
-use super::prepare::{Pipes, above_streams};
+use super::prepare::Pipes;
 use super::process::Child;
 use super::terminal::Pty;
 use super::timings::{StartPhase, StopWatch};
@@ -34,6 +33,7 @@ use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
 use crate::enter::{Devices, ImageVolumes};
 use crate::error::{Result, SyscallContext};
+use crate::ipc;
 use crate::network::Joined;
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
@@ -142,9 +142,8 @@ impl RootMount {
         let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
         let maps = command.entering.user_namespace.clone();
         let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
-        let (reader, writer) =
-            pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
+        let (reader, writer) = ipc::pipe().map_err(system)?;
+        let writer = launch.placed.above(writer).map_err(system)?;
         let herald = command.needs_herald().then(Herald::new).transpose().map_err(system)?;
         let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
         // Who waits for its ID maps, or goes on for as long as the program, cannot have the parent wait for it.
