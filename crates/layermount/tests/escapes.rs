@@ -45,21 +45,6 @@ fn main() -> ExitCode {
     })
 }
 
-/// A layer with this binary and what it is linked to.
-fn probe_layer(at: &Path) -> PathBuf {
-    let layer = at.join("probe-layer");
-    fs::create_dir(&layer).unwrap();
-    let binary = std::env::current_exe().unwrap();
-    fs::copy(&binary, layer.join("probe")).unwrap();
-    let output = std::process::Command::new("ldd").arg(&binary).output().unwrap();
-    for library in String::from_utf8(output.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
-        let copy = layer.join(&library[1..]);
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(library, copy).unwrap();
-    }
-    layer
-}
-
 /// What the probe says, a line for each attempt: its name, and `done` or the errno.
 fn answers(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Vec<(String, String)> {
     let at = place();
