@@ -6,8 +6,8 @@ mod world;
 
 use std::process::Stdio;
 
-use world::World;
 use world::twin::Twin;
+use world::{World, root};
 
 const STATUS: &str = "cat /proc/self/status";
 
