@@ -1,6 +1,7 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
 mod cgroup;
+mod channel;
 mod confine;
 mod error;
 mod herald;
