@@ -116,7 +116,7 @@ impl Command {
             directory: PathBuf::from("/"),
             user: String::new(),
             added_groups: Vec::new(),
-            streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
+            streams: Stdio::inherit_all(),
             preserved: Vec::new(),
             listening: Vec::new(),
             numbered: Vec::new(),
