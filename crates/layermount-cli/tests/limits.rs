@@ -10,9 +10,9 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use layermount_fixtures::random::Random;
+use world::World;
 use world::person::Home;
 use world::twin::Twin;
-use world::{World, root};
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Output {
     let mut command = world.layermount();

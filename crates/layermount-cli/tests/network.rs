@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use world::person::{Home, Otherwise};
 use world::twin::Twin;
-use world::{World, missing, program, root};
+use world::{World, missing, program};
 
 /// Where pasta can work.
 fn pasta() -> Option<()> {
