@@ -29,7 +29,7 @@ pub(crate) use error::{UserNamespaceError, hint};
 pub(crate) use maps::size;
 pub use maps::{IdMaps, IdRange, ParseIdMapsError};
 pub(crate) use obstacle::{Obstacle, Stage};
-pub(crate) use proc::write_maps;
+pub(crate) use proc::{parse as parse_map, write_maps};
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
