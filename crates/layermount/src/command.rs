@@ -380,8 +380,8 @@ impl Command {
         self
     }
 
-    /// Which system calls the program may make. A process without `CAP_SYS_ADMIN` in its user namespace can restrict itself only together with
-    /// [`Command::no_new_privileges`].
+    /// Which system calls the program may make. A process without `CAP_SYS_ADMIN` in its user namespace can restrict itself only
+    /// together with [`Command::no_new_privileges`].
     ///
     /// Rules that depend on capabilities are decided by [`Command::capabilities`]. Of what layermount does, the filter has to allow
     /// `capset` and `execve`.

@@ -61,9 +61,9 @@ impl Command {
 }
 
 impl Running {
-    /// Starts a program where the process is: in its user, mount, pid, ipc, uts, network and cgroup namespaces, and in its cgroups. May be
-    /// called in a process with threads. [`Command::for_running`] makes a command that is confined as the process is; any other one is
-    /// confined as for [`RootMount::spawn`](crate::RootMount::spawn).
+    /// Starts a program where the process is: in its user, mount, pid, ipc, uts, network and cgroup namespaces, and in its
+    /// cgroups. May be called in a process with threads. [`Command::for_running`] makes a command that is confined as the process
+    /// is; any other one is confined as for [`RootMount::spawn`](crate::RootMount::spawn).
     ///
     /// The program is a child of the caller, and ends at the latest when the first process of the pid namespace does. With
     /// [`Command::terminal`], its terminal is one of the tree's own `/dev/pts`.
@@ -72,8 +72,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// As for [`RootMount::spawn`](crate::RootMount::spawn), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for what belongs
-    /// to entering an image: namespaces, hostname, furnishing, mounts, an init.
+    /// As for [`RootMount::spawn`](crate::RootMount::spawn), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for
+    /// what belongs to entering an image: namespaces, hostname, furnishing, mounts, an init.
     pub fn spawn(&self, mut command: impl BorrowMut<Command>) -> Result<Child> {
         let command = command.borrow_mut();
         command.refuse_what_is_there()?;

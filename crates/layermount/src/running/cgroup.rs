@@ -29,8 +29,8 @@ impl Membership {
     }
 }
 
-/// Those in which the process is and the caller is not. An ordinary user, who may not move between the cgroups of two of its own sessions,
-/// stays where it is.
+/// Those in which the process is and the caller is not. An ordinary user, who may not move between the cgroups of two of its own
+/// sessions, stays where it is.
 pub(super) fn memberships(pid: u32) -> Result<Vec<Membership>, RunningError> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let (ours, theirs) = (read("/proc/thread-self/cgroup"), read(&format!("/proc/{pid}/cgroup")));

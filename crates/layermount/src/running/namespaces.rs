@@ -78,8 +78,8 @@ impl Way {
         self.owner.as_ref()
     }
 
-    /// Opens a file for reading with the rights that the caller has in the owner's namespace: files in `/proc` of a process of another user
-    /// there are nobody's outside.
+    /// Opens a file for reading with the rights that the caller has in the owner's namespace: files in `/proc` of a process of
+    /// another user there are nobody's outside.
     pub(super) fn open_as_owner(&self, path: &str) -> Result<OwnedFd, SyscallError> {
         let opening = || path.to_owned();
         let (Some(owner), Ok(name)) = (&self.owner, CString::new(path)) else {
