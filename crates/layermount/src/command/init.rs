@@ -83,21 +83,27 @@ fn serve(program: Pid) -> i32 {
     loop {
         match signal::wait_for_any() {
             Ok(nix::libc::SIGCHLD) => {
-                if let Some(code) = reap(program) {
+                if let Some(code) = reap(program, WaitOptions::NOHANG) {
                     return code;
                 }
             }
             // The program may be gone, or another user's by now.
             Ok(number) => drop(signal::kill(program, number)),
-            Err(_) => {}
+            Err(Errno::INTR) => {}
+            // The program's filter, which is this process's as well, refuses it: then no signal is passed on.
+            Err(_) => {
+                if let Some(code) = reap(program, WaitOptions::empty()) {
+                    return code;
+                }
+            }
         }
     }
 }
 
 /// Takes away everybody who has ended; what the program ended with, if it is among them.
-fn reap(program: Pid) -> Option<i32> {
+fn reap(program: Pid, how: WaitOptions) -> Option<i32> {
     loop {
-        match wait(WaitOptions::NOHANG) {
+        match wait(how) {
             Ok(Some((pid, status))) if pid == program => return Some(code(status)),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return None,
