@@ -94,7 +94,12 @@ fn an_init_passes_signals_on_and_ends_as_the_program_does() {
     assert_eq!(prints(&world, &["--init"], &image, "echo $$"), "2\n");
     assert_eq!(run(&world, &["--init"], &image, "exit 7").status.code(), Some(7));
     assert_eq!(run(&world, &["--init"], &image, "kill -KILL $$").status.code(), Some(137));
-    assert_eq!(run(&world, &["--init", "--entrypoint", "lost"], &image, "x").status.code(), Some(126));
+    for (program, code) in [("lost", 126), ("missing", 127)] {
+        let output = run(&world, &["--init", "--entrypoint", program], &image, "x");
+        assert_eq!(output.status.code(), Some(code), "{program}");
+        // The child that fails ends without a word of its own.
+        assert!(output.stderr.starts_with(b"layermount: "), "{program}: {output:?}");
+    }
     let sleeps = "echo ready; exec busybox sleep 100";
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGUSR1, 138)] {
         let running = Running::start(&world, &["--init"], &image, sleeps);

@@ -358,7 +358,8 @@ impl Launch {
             self.groups.push(number);
         }
         let room = self.groups.capacity() - self.groups.len();
-        self.groups.extend(self.more_groups.iter().take(room).copied());
+        // The first is that of the program that is joined, which is among them.
+        self.groups.extend(self.more_groups.iter().filter(|group| group.as_raw() != gid).take(room).copied());
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 
