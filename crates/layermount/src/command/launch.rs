@@ -237,6 +237,8 @@ impl Launch {
             // Before the limits, of which that of open files would be taken for how many there are.
             exec::close_all_on_exec();
         }
+        let gate = self.init.is_some().then(init::Gate::new).transpose();
+        let gate = gate.map_err(|errno| Stage::Init.failed(errno))?;
         // To raise them is a privilege.
         for limit in &self.rlimits {
             limit.apply().map_err(|errno| Stage::Rlimits.failed(errno))?;
@@ -247,9 +249,10 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
-        if let Some(plan) = &self.init {
+        if let (Some(plan), Some(gate)) = (&self.init, gate) {
             init::divide(
                 plan,
+                gate,
                 || self.confinement.finish(identity.uid.is_root()),
                 report.and_then(|report| report.maps),
             )
@@ -358,8 +361,8 @@ impl Launch {
             self.groups.push(number);
         }
         let room = self.groups.capacity() - self.groups.len();
-        let more = self.more_groups.iter().copied().filter(|group| group.as_raw() != gid);
-        self.groups.extend(more.take(room));
+        // The first is that of the program that is joined, which is among them.
+        self.groups.extend(self.more_groups.iter().filter(|group| group.as_raw() != gid).take(room).copied());
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 

@@ -54,9 +54,8 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) {
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, none) } == 0 {
         return;
     }
-    // Before Linux 5.9; see `exec::close_all_on_exec`.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 16).min(1 << 16);
-    for fd in first..=last.min(limit.try_into().unwrap_or(libc::c_uint::MAX)) {
+    // Before Linux 5.9; see `exec::close_all_on_exec`. The limit of open files may be the program's by now, and lower than what is open.
+    for fd in first..=last.min(1 << 16) {
         // SAFETY: takes an integer; the caller does not use this descriptor.
         unsafe { libc::close(fd.cast_signed()) };
     }
