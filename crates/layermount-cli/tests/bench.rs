@@ -7,15 +7,7 @@ mod world;
 use std::process::Output;
 
 use serde_json::Value;
-use world::{World, root};
-
-/// A store and the reference of the image with a shell, whose entrypoint takes a script.
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
+use world::World;
 
 fn bench(world: &World, flags: &[&str], words: &[&str]) -> Output {
     let scratch = world.path().join("scratch");
@@ -39,7 +31,7 @@ fn median(object: &Value, phase: &str) -> f64 {
 
 #[test]
 fn a_start_is_told_phase_by_phase() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let object = measured(&bench(&world, &["--json", "--runs", "5"], &[&image, "--", "usleep 20000"]));
     assert_eq!((&object["Runs"], &object["Layers"], &object["Cold"]), (&5.into(), &3.into(), &false.into()));
     let phases = ["resolve", "locate", "mount", "prepare", "clone", "furnish", "enter", "become", "exec"];
@@ -58,7 +50,7 @@ fn a_start_is_told_phase_by_phase() {
 
 #[test]
 fn a_cold_run_unpacks_and_leaves_nothing() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let object = measured(&bench(&world, &["--json", "--cold", "--runs", "2"], &[&image, "true"]));
     assert!(median(&object, "unpack") > median(&object, "enter"), "{object}");
     assert_eq!(object["Phases"].get("whole"), None);
@@ -71,7 +63,7 @@ fn a_cold_run_unpacks_and_leaves_nothing() {
 
 #[test]
 fn what_became_slower_than_before_fails() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let words = [image.as_str(), "--", "true"];
     let before = bench(&world, &["--json", "--runs", "20"], &words);
     let mut object = measured(&before);
@@ -92,7 +84,7 @@ fn what_became_slower_than_before_fails() {
 
 #[test]
 fn mistakes_are_told() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let fails = |flags: &[&str], words: &[&str], says: &str| {
         let output = bench(&world, flags, words);
         assert!(!output.status.success() && stderr(&output).contains(says), "{flags:?}: {}", stderr(&output));

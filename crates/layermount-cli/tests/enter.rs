@@ -13,7 +13,8 @@ use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use world::person::Home;
-use world::{World, docker, docker_host, root};
+use world::twin::Twin;
+use world::{World, docker, root};
 
 /// A program that runs for a while.
 struct Running {
@@ -206,25 +207,19 @@ fn ordinary_users_enter_what_they_run() {
 /// Another engine's container is a process inside an image as well.
 #[test]
 fn who_enters_a_container_of_dockers_is_as_docker_exec_has_it() {
-    let Some(host) = docker_host() else { return };
     let Some(stage) = Stage::new() else { return };
-    let tree = stage.world.path().join("tree");
-    stage.world.output(&["unpack", &stage.image, tree.to_str().unwrap()]);
-    let tar = Command::new("tar").arg("-C").arg(&tree).args(["-c", "."]).output().unwrap();
-    let file = stage.world.path().join("tree.tar");
-    std::fs::write(&file, tar.stdout).unwrap();
-    let image = "layermount-test-enter:latest";
-    docker(&host, &["import", file.to_str().unwrap(), image]);
+    let name = "layermount-test-enter:latest";
+    let Some(twin) = Twin::of_files(&stage.world, &stage.image, name) else { return };
+    let host = &twin.host;
     let container =
-        docker(&host, &["run", "-d", "--rm", "--net", "none", "-m", "64m", image, "/bin/busybox", "sleep", "100"]);
+        docker(host, &["run", "-d", "--rm", "--net", "none", "-m", "64m", name, "/bin/busybox", "sleep", "100"]);
     let container = container.trim();
-    let pid = docker(&host, &["inspect", "-f", "{{.State.Pid}}", container]);
+    let pid = docker(host, &["inspect", "-f", "{{.State.Pid}}", container]);
     let script = format!(
         "{PLACE}; busybox cat /proc/self/cgroup; busybox env | busybox sort | busybox grep -vE '^(_|SHLVL)='; pwd"
     );
-    let expected = docker(&host, &["exec", container, "/bin/busybox", "sh", "-c", &script]);
+    let expected = docker(host, &["exec", container, "/bin/busybox", "sh", "-c", &script]);
     let output = stage.world.layermount().args(["enter", &pid, "/bin/busybox", "sh", "-c", &script]).output().unwrap();
-    docker(&host, &["kill", container]);
-    docker(&host, &["rmi", "-f", image]);
+    docker(host, &["kill", container]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{}", String::from_utf8_lossy(&output.stderr));
 }

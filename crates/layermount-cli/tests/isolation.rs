@@ -6,17 +6,10 @@ mod world;
 
 use std::process::Stdio;
 
-use world::{World, docker, docker_host, root};
+use world::twin::Twin;
+use world::{World, root};
 
 const STATUS: &str = "cat /proc/self/status";
-
-/// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
 
 /// What a script prints, whatever its status.
 fn prints(world: &World, flags: &[&str], image: &str, script: &str) -> String {
@@ -34,20 +27,9 @@ fn privileges(status: &str) -> Vec<&str> {
 
 #[test]
 fn privileges_and_covered_paths_are_dockers() {
-    let Some(host) = docker_host() else { return };
-    let Some((world, image)) = shell() else { return };
-    // The same files, as an image of docker's.
-    let tree = world.path().join("tree");
-    world.output(&["unpack", &image, tree.to_str().unwrap()]);
-    let name = "layermount-test-isolation:latest";
-    let tar = std::process::Command::new("tar").arg("-C").arg(&tree).args(["-c", "."]).output().unwrap();
-    let file = world.path().join("tree.tar");
-    std::fs::write(&file, tar.stdout).unwrap();
-    docker(&host, &["import", file.to_str().unwrap(), name]);
-    let docker_prints = |flags: &[&str], script: &str| {
-        let run = ["run", "--rm", "--net", "host"];
-        docker(&host, &[&run[..], flags, &[name, "/bin/busybox", "sh", "-c", script]].concat())
-    };
+    let Some((world, image)) = World::with_shell() else { return };
+    let Some(twin) = Twin::of_files(&world, &image, "layermount-test-isolation:latest") else { return };
+    let docker_prints = |flags: &[&str], script: &str| twin.prints(&[&["--net", "host"], flags].concat(), script);
     for flags in [
         &[][..],
         &["--user", "1000"],
@@ -77,12 +59,11 @@ fn privileges_and_covered_paths_are_dockers() {
         |masks: &[String]| masks.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
     let theirs = masks(docker_prints(&[], script));
     assert_eq!(paths(&ours), paths(&theirs), "{ours:?} {theirs:?}");
-    docker(&host, &["rmi", "-f", name]);
 }
 
 #[test]
 fn flags_say_what_a_program_may() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let bits = |flags: &[&str]| {
         let status = prints(&world, &[&["--user", "0"], flags].concat(), &image, STATUS);
         privileges(&status).iter().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect::<Vec<_>>()
@@ -108,7 +89,7 @@ fn flags_say_what_a_program_may() {
 
 #[test]
 fn what_cannot_be_understood_is_refused() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let fails = |flags: &[&str], says: &str| {
         let output = world.layermount().arg("run").args(flags).args([&image, "true"]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

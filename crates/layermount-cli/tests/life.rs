@@ -11,19 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{World, program, root};
-
-/// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
-    shell_with("")
-}
-
-fn shell_with(first_line: &str) -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout_for(first_line)?;
-    Some((world, format!("oci:{layout}:shell")))
-}
+use world::{World, program};
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Output {
     world.layermount().arg("run").args(flags).args([image, script]).stdin(Stdio::null()).output().unwrap()
@@ -90,7 +78,7 @@ const LOOP: &str = "echo ready; while true; do busybox sleep 0.05; done";
 
 #[test]
 fn an_init_passes_signals_on_and_ends_as_the_program_does() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     assert_eq!(prints(&world, &["--init"], &image, "echo $$"), "2\n");
     assert_eq!(run(&world, &["--init"], &image, "exit 7").status.code(), Some(7));
     assert_eq!(run(&world, &["--init"], &image, "kill -KILL $$").status.code(), Some(137));
@@ -121,7 +109,7 @@ fn an_init_passes_signals_on_and_ends_as_the_program_does() {
 
 #[test]
 fn an_init_reaps_orphans_and_shows_nothing_of_the_host() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let orphans = "for i in 1 2 3; do (busybox sleep 0.1 &); done; busybox sleep 0.5; \
         busybox grep -l '^State:.Z' /proc/[0-9]*/status; echo end";
     assert_eq!(prints(&world, &["--init"], &image, orphans), "end\n");
@@ -145,7 +133,7 @@ fn an_init_reaps_orphans_and_shows_nothing_of_the_host() {
 
 #[test]
 fn no_program_runs_before_its_init_is_confined() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     if program("strace").is_none() {
         return;
     }
@@ -162,7 +150,7 @@ fn no_program_runs_before_its_init_is_confined() {
 
 #[test]
 fn an_init_ends_with_its_program_whatever_the_filter_refuses() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let filter = world.path().join("filter.json");
     let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["rt_sigtimedwait"], "action": "SCMP_ACT_ERRNO"}]}"#;
     std::fs::write(&filter, text).unwrap();
@@ -172,7 +160,7 @@ fn an_init_ends_with_its_program_whatever_the_filter_refuses() {
 
 #[test]
 fn an_init_holds_no_pipe_open() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let mut running = Running::start(&world, &["--init"], &image, "echo ready; exec >&- 2>&-; busybox sleep 3");
     let since = Instant::now();
     let mut rest = String::new();
@@ -199,7 +187,7 @@ fn an_init_holds_no_pipe_open() {
 #[test]
 fn the_image_or_a_flag_says_what_sigterm_becomes() {
     let script = format!("trap 'echo usr1; exit 3' USR1; trap 'echo rt; exit 4' 37; {LOOP}");
-    let Some((world, image)) = shell_with("stopsignal SIGUSR1") else { return };
+    let Some((world, image)) = World::with_shell_and("stopsignal SIGUSR1") else { return };
     for flags in [&[][..], &["--init"]] {
         assert_eq!(
             Running::start(&world, flags, &image, &script).end_with(Signal::SIGTERM),
@@ -211,7 +199,7 @@ fn the_image_or_a_flag_says_what_sigterm_becomes() {
     // What is not handled ends the program all the same.
     let running = Running::start(&world, &[], &image, &format!("trap '' TERM; {LOOP}"));
     assert_eq!(running.end_with(Signal::SIGTERM).0, Some(138));
-    let Some((world, image)) = shell_with("stopsignal SIGNONSENSE") else { return };
+    let Some((world, image)) = World::with_shell_and("stopsignal SIGNONSENSE") else { return };
     fails(&world, &[], &image, "\"SIGNONSENSE\", which the image wants to be stopped by, is not a signal");
     assert_eq!(prints(&world, &["--stop-signal", "15"], &image, "echo runs"), "runs\n");
     fails(&world, &["--stop-signal", "nonsense"], &image, "nonsense");
@@ -219,7 +207,7 @@ fn the_image_or_a_flag_says_what_sigterm_becomes() {
 
 #[test]
 fn patience_ends() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let stubborn = format!("trap '' TERM; {LOOP}");
     for flags in [&["--stop-timeout", "1"][..], &["--stop-timeout", "1", "--init"], &["--stop-timeout", "0"]] {
         let since = Instant::now();
@@ -237,7 +225,7 @@ fn patience_ends() {
 
 #[test]
 fn files_tell_of_a_run() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let (pidfile, cidfile) = (world.path().join("pid"), world.path().join("cid"));
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let flags = ["--pidfile", pidfile.to_str().unwrap(), "--cidfile", cidfile.to_str().unwrap()];
@@ -276,7 +264,7 @@ fn files_tell_of_a_run() {
 
 #[test]
 fn layermount_may_end_with_its_parent() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     world.output(&["pull", &image]);
     for (flag, remains) in [("--die-with-parent", false), ("--rm", true)] {
         let inner = world.layermount();

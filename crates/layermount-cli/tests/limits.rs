@@ -10,16 +10,9 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use layermount_fixtures::random::Random;
+use world::World;
 use world::person::Home;
-use world::{World, docker, docker_host, root};
-
-/// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
+use world::twin::Twin;
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Output {
     let mut command = world.layermount();
@@ -63,15 +56,8 @@ const SEEN: &str = "cd /sys/fs/cgroup; for f in memory/memory.limit_in_bytes mem
 
 #[test]
 fn limits_are_dockers() {
-    let Some(host) = docker_host() else { return };
-    let Some((world, image)) = shell() else { return };
-    let tree = world.path().join("tree");
-    world.output(&["unpack", &image, tree.to_str().unwrap()]);
-    let name = "layermount-test-limits:latest";
-    let tar = std::process::Command::new("tar").arg("-C").arg(&tree).args(["-c", "."]).output().unwrap();
-    let file = world.path().join("tree.tar");
-    std::fs::write(&file, tar.stdout).unwrap();
-    docker(&host, &["import", file.to_str().unwrap(), name]);
+    let Some((world, image)) = World::with_shell() else { return };
+    let Some(twin) = Twin::of_files(&world, &image, "layermount-test-limits:latest") else { return };
     for flags in [
         "-m 64m --memory-swap 128m --cpus 0.5 --pids-limit 20 --ulimit nofile=100:200",
         "-m 64m",
@@ -95,16 +81,14 @@ fn limits_are_dockers() {
             }
             lines
         };
-        let run = ["run", "--rm", "--net", "host"];
-        let theirs = docker(&host, &[&run[..], &flags, &[name, "/bin/busybox", "sh", "-c", SEEN]].concat());
+        let theirs = twin.prints(&[&["--net", "host"], &flags[..]].concat(), SEEN);
         assert_eq!(comparable(&ours), comparable(&theirs), "{flags:?}");
     }
-    docker(&host, &["rmi", "-f", name]);
 }
 
 #[test]
 fn want_of_memory_is_told() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let eats = "exec busybox dd if=/dev/zero of=/dev/null bs=100M count=1";
     let flags = ["-m", "16m", "--memory-swap", "16m"];
     let output = run(&world, &flags, &image, eats);
@@ -121,7 +105,7 @@ fn want_of_memory_is_told() {
 
 #[test]
 fn a_bomb_stays_in_its_limit() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let since = Instant::now();
     let output = run(&world, &["--pids-limit", "5"], &image, "for i in 1 2 3 4 5 6 7 8; do busybox sleep 100 & done");
     assert!(String::from_utf8_lossy(&output.stderr).contains("can't fork"), "{output:?}");
@@ -131,7 +115,7 @@ fn a_bomb_stays_in_its_limit() {
 
 #[test]
 fn what_cannot_be_limited_is_one_line() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     for (flags, says) in [
         ("-m 5m", "at least 6 MiB"),
         ("-m -1", "a size is"),
@@ -173,7 +157,7 @@ fn what_cannot_be_limited_is_one_line() {
 
 #[test]
 fn flags_that_limit_nothing_make_nothing() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let flags = ["--pids-limit", "-1", "-m", "0", "--cpus", "0", "--memory-swap", "-1", "--ulimit", "core=0"];
     assert_eq!(prints(&world, &flags, &image, "cat /proc/self/cgroup; ls /sys/fs/cgroup"), own);
@@ -187,7 +171,7 @@ fn start(world: &World, image: &str, script: &str) -> Child {
 
 #[test]
 fn nothing_is_left_of_runs_that_are_killed() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     world.output(&["pull", &image]);
     let mut random = Random::new(7);
     let mut killed = Vec::new();
@@ -225,7 +209,7 @@ fn nothing_is_left_of_runs_that_are_killed() {
 
 #[test]
 fn nothing_is_left_of_many_runs_at_once() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     world.output(&["pull", &image]);
     let mut all = Vec::new();
     for _ in 0..10 {
@@ -240,7 +224,7 @@ fn nothing_is_left_of_many_runs_at_once() {
 
 #[test]
 fn java_and_go_find_what_they_look_for() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     // Where a process looks: its cgroup, from the root of the mount that mountinfo tells of.
     let script = "cat /proc/self/cgroup; echo; cat /proc/self/mountinfo";
     let text = prints(&world, &["-m", "64m"], &image, script);

@@ -10,15 +10,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
+use world::World;
 use world::person::Home;
-use world::{World, root};
-
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
 
 /// What a program is told of sockets, and which descriptors it has. From 5 up, the shell has some for its own work.
 const TELL: &str = "echo $LISTEN_FDS $LISTEN_FDNAMES $LISTEN_PID $$; for fd in /proc/$$/fd/*; do n=${fd##*/}; \
@@ -33,7 +26,7 @@ fn prints(command: &mut Command) -> Vec<String> {
 
 #[test]
 fn sockets_are_passed_as_systemd_does() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let path = world.path().join("x.sock");
     let unix = format!("unix:{},mode=0660,group=33,name=web", path.display());
     let mut command = world.layermount();
@@ -76,7 +69,7 @@ fn fails(command: &mut Command, says: &str) {
 
 #[test]
 fn a_path_is_taken_over_only_from_a_socket_that_is_dead() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let path = world.path().join("x.sock");
     let unix = format!("unix:{},mode=0600,user=nobody", path.display());
     let run = |script: &str| {
@@ -112,7 +105,7 @@ fn a_path_is_taken_over_only_from_a_socket_that_is_dead() {
 
 #[test]
 fn sockets_that_cannot_be_had_are_named() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = format!("tcp:{}", taken.local_addr().unwrap());
     for (flags, says) in [
@@ -131,7 +124,7 @@ fn sockets_that_cannot_be_had_are_named() {
 
 #[test]
 fn inherited_sockets_come_first_and_the_rest_behind() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let port = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()

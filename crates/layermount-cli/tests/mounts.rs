@@ -7,7 +7,8 @@ mod world;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use world::{World, docker, docker_host, host_mounts, program, root};
+use world::twin::Twin;
+use world::{World, host_mounts, program, root};
 
 const PASSWD: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:100::/home/app:/bin/sh\n77:x:78:79::/seventy:/bin/sh\n+::::::\n\
                       space : x : 60 : 61 :: /sp : /bin/sh\nneg:x:-1:0::/:/bin/sh\nno-end:x:95:96::/end:/bin/sh";
@@ -65,14 +66,9 @@ fn mounted(paths: &str) -> String {
 
 #[test]
 fn what_is_seen_inside_is_what_docker_shows() {
-    let Some(host) = docker_host() else { return };
     let Some((world, tree)) = shell() else { return };
-    let name = "layermount-test-mounts:latest";
-    let file = world.path().join("tree.tar");
-    let tar = std::process::Command::new("tar").args(["-C", &tree, "-cf"]).arg(&file).arg(".").status().unwrap();
-    assert!(tar.success());
-    let volumes = "VOLUME /vol /link /missing/dir";
-    docker(&host, &["import", "--change", volumes, file.to_str().unwrap(), name]);
+    let (volumes, name) = ("VOLUME /vol /link /missing/dir", "layermount-test-mounts:latest");
+    let Some(twin) = Twin::of_tree(&world, Path::new(&tree), &[volumes], name) else { return };
     let data = world.path().join("data");
     std::fs::create_dir_all(data.join("below")).unwrap();
     std::fs::write(data.join("file"), "data\n").unwrap();
@@ -135,11 +131,10 @@ fn what_is_seen_inside_is_what_docker_shows() {
     ];
     for (flags, script) in cases {
         let script = format!("({script}) 2>&1; true");
-        let theirs = docker(&host, &[&["run", "--rm", "--net", "host"], *flags, &[name, "sh", "-c", &script]].concat());
-        let ours = prints(&world, &[&["--host", &host], *flags, &[name]].concat(), &script);
+        let theirs = twin.prints(&[&["--net", "host"], *flags].concat(), &script);
+        let ours = prints(&world, &[&["--host", &twin.host], *flags, &[name]].concat(), &script);
         assert_eq!(ours, theirs, "{flags:?}");
     }
-    docker(&host, &["rmi", "-f", name]);
 }
 
 #[test]

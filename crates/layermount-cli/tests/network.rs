@@ -14,15 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use world::person::{Home, Otherwise};
-use world::{World, docker, docker_host, missing, program, root};
-
-/// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
+use world::twin::Twin;
+use world::{World, missing, program};
 
 /// Where pasta can work.
 fn pasta() -> Option<()> {
@@ -49,18 +42,10 @@ fn prints(world: &World, flags: &[&str], image: &str, script: &str) -> String {
 
 #[test]
 fn names_are_dockers() {
-    let Some(host) = docker_host() else { return };
-    let Some((world, image)) = shell() else { return };
-    let tree = world.path().join("tree");
-    world.output(&["unpack", &image, tree.to_str().unwrap()]);
-    let name = "layermount-test-network:latest";
-    let tar = Command::new("tar").arg("-C").arg(&tree).args(["-c", "."]).output().unwrap();
-    let file = world.path().join("tree.tar");
-    std::fs::write(&file, tar.stdout).unwrap();
-    docker(&host, &["import", file.to_str().unwrap(), name]);
+    let Some((world, image)) = World::with_shell() else { return };
+    let Some(twin) = Twin::of_files(&world, &image, "layermount-test-network:latest") else { return };
     let theirs = |network: &str, flags: &[&str], script: &str| {
-        let run = ["run", "--rm", "--network", network, "--hostname", "box"];
-        docker(&host, &[&run[..], flags, &[name, "/bin/busybox", "sh", "-c", script]].concat())
+        twin.prints(&[&["--network", network, "--hostname", "box"], flags].concat(), script)
     };
     let ours = |network: &str, flags: &[&str], script: &str| {
         prints(&world, &[&["--network", network, "--hostname", "box"], flags].concat(), &image, script)
@@ -90,12 +75,11 @@ fn names_are_dockers() {
     assert!(ours("host", &[], "cat /etc/hosts").starts_with(&theirs));
     let with_db = ours("host", &["--add-host", "db:10.0.0.1"], "cat /etc/hosts");
     assert!(with_db.starts_with(&format!("10.0.0.1\tdb\n{theirs}")), "{with_db}");
-    docker(&host, &["rmi", "-f", name]);
 }
 
 #[test]
 fn networks_of_others() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let alone = prints(&world, &["--network", "none"], &image, "ls /sys/class/net; ping -c 1 -W 2 127.0.0.1");
     assert!(alone.starts_with("lo\n") && alone.contains("1 packets received"), "{alone}");
     let mut command = world.layermount();
@@ -120,7 +104,7 @@ fn child_of(pid: u32) -> u32 {
 
 #[test]
 fn what_cannot_be_had_is_said_in_a_line() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = format!("{}:80", taken.local_addr().unwrap().port());
     for (flags, says) in [
@@ -307,7 +291,7 @@ fn own_addresses() -> Vec<String> {
 
 #[test]
 fn published_ports_of_root_lead_inside() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     if pasta().is_none() {
         return;
     }
@@ -349,7 +333,7 @@ fn published_ports_of_ordinary_users_lead_inside() {
 
 #[test]
 fn what_listens_at_the_hosts_loopback_stays_out_of_reach() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     if pasta().is_none() {
         return;
     }
@@ -367,7 +351,7 @@ fn what_listens_at_the_hosts_loopback_stays_out_of_reach() {
 
 #[test]
 fn who_looks_after_pasta_is_not_to_be_looked_into() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     if pasta().is_none() {
         return;
     }

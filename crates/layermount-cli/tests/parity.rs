@@ -15,10 +15,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use rows::{ROWS, Row, Shown};
-use world::{World, docker, docker_host, root};
-
-/// The image, where docker has it.
-const NAME: &str = "layermount-test-parity:latest";
+use world::World;
+use world::twin::Twin;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -39,28 +37,18 @@ impl PartialEq for Outcome {
 struct Beside {
     world: World,
     image: String,
-    host: String,
+    twin: Twin,
 }
 
 impl Beside {
     fn new() -> Option<Self> {
-        root()?;
-        let host = docker_host()?;
-        world::program("skopeo")?;
-        let world = World::new();
-        let layout = world.shell_layout()?;
-        let image = format!("oci:{layout}:shell");
-        let copied = Command::new("skopeo")
-            .args(["copy", "--quiet", "--insecure-policy", "--dest-daemon-host", &host, &image])
-            .arg(format!("docker-daemon:{NAME}"))
-            .output()
-            .unwrap();
-        assert!(copied.status.success(), "skopeo: {}", String::from_utf8_lossy(&copied.stderr));
+        let (world, image) = World::with_shell()?;
+        let twin = Twin::of_image(&image, "layermount-test-parity:latest")?;
         fs::create_dir(world.path().join("dir")).unwrap();
         fs::write(world.path().join("dir/file"), "from the host\n").unwrap();
         fs::write(world.path().join("env"), "# comment\nFROM_FILE=a b\nALSO\n").unwrap();
         world.output(&["pull", &image]);
-        Some(Self { world, image, host })
+        Some(Self { world, image, twin })
     }
 
     /// `@` in a flag is the directory of the test, `SIDE` whose turn it is.
@@ -77,12 +65,12 @@ impl Beside {
 
     fn theirs(&self, row: &Row) -> Outcome {
         let mut command = Command::new("docker");
-        command.args(["-H", &self.host, "run", "--rm"]);
+        command.args(["-H", &self.twin.host, "run", "--rm"]);
         if !row.flags.iter().any(|flag| flag.starts_with("--net")) {
             // Ours is the host's unless another is asked for, and the daemon has no bridge.
             command.args(["--network", "host"]);
         }
-        command.args(self.flags(row, "theirs")).arg(NAME).args(row.words);
+        command.args(self.flags(row, "theirs")).arg(self.twin.name).args(row.words);
         outcome(&mut command, row)
     }
 }
@@ -121,7 +109,6 @@ fn every_flag_does_as_dockers_does() {
             });
         }
     });
-    docker(&beside.host, &["rmi", "-f", NAME]);
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} rows of {}:\n{}", wrong.len(), ROWS.len(), wrong.join("\n"));
 }

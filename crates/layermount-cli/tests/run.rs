@@ -28,14 +28,6 @@ for_both_backings! {
     verbose_tells_every_phase_and_json_is_readable,
 }
 
-/// A store and the reference of the image with a shell.
-fn shell(backing: Backing) -> Option<(World, String)> {
-    root()?;
-    let world = World::with_backing(backing);
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
-
 fn run(world: &World, flags: &[&str], image: &str, words: &[&str]) -> Output {
     world.layermount().arg("run").args(flags).arg(image).args(words).stdin(Stdio::null()).output().unwrap()
 }
@@ -59,7 +51,7 @@ fn fails(world: &World, flags: &[&str], image: &str, words: &[&str], code: i32, 
 }
 
 fn the_image_says_what_runs_and_flags_change_it(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let output = run(&world, &[], &image, &[]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "from the image\n");
     assert_eq!(
@@ -79,7 +71,7 @@ fn the_image_says_what_runs_and_flags_change_it(backing: Backing) {
 }
 
 fn variables_come_from_the_image_files_and_flags_in_this_order(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let mut file = tempfile::NamedTempFile::new_in(world.path()).unwrap();
     file.write_all(b"# comment\nGREETING=file\nFILE=1\nABSENT\n").unwrap();
     let path = file.path().to_str().unwrap();
@@ -108,7 +100,7 @@ fn variables_come_from_the_image_files_and_flags_in_this_order(backing: Backing)
 }
 
 fn exit_statuses_are_those_of_docker(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     assert_eq!(run(&world, &[], &image, &["exit 7"]).status.code(), Some(7));
     assert_eq!(run(&world, &["--pid", "host"], &image, &["kill -KILL $$"]).status.code(), Some(137));
     fails(&world, &["--entrypoint", "nothing"], &image, &[], 127, &["nothing"]);
@@ -124,7 +116,7 @@ fn exit_statuses_are_those_of_docker(backing: Backing) {
 }
 
 fn changes_go_where_they_were_asked_to_go(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let before = world.output(&["pull", &image]);
     assert!(before.contains("3 unpacked now"), "{before}");
     prints(&world, &["-u", "0"], &image, "echo mine >/etc/motd; busybox rm /etc/group; busybox mkdir -p /a/b");
@@ -152,7 +144,7 @@ fn changes_go_where_they_were_asked_to_go(backing: Backing) {
 }
 
 fn a_second_user_of_an_upper_is_told_who_has_it(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let upper = world.path().join("upper");
     let keep = ["--upper", upper.to_str().unwrap()];
     let first = Running::start(&world, &keep, &image, "echo ready; busybox sleep 100");
@@ -162,7 +154,7 @@ fn a_second_user_of_an_upper_is_told_who_has_it(backing: Backing) {
 }
 
 fn volumes_show_what_the_host_has(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let shared = world.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
     let shown = |mode: &str| format!("{}:/data/deep{mode}", shared.display());
@@ -180,7 +172,7 @@ fn volumes_show_what_the_host_has(backing: Backing) {
 }
 
 fn standard_input_is_the_programs(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let mut child = world
         .layermount()
         .args(["run", &image, "busybox cat"])
@@ -254,7 +246,7 @@ impl Running {
 }
 
 fn signals_reach_the_program_or_end_it(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     for (signal, code) in [
         (Signal::SIGINT, 130),
         (Signal::SIGTERM, 143),
@@ -300,7 +292,7 @@ fn type_at_terminal(world: &World, image: &str, script: &str, typed: &[u8]) -> (
 }
 
 fn what_is_typed_arrives_once(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let pause = "for i in 1 2 3 4 5 6; do busybox sleep 0.1; done";
     let script = format!(r#"trap "echo got it" INT; echo ready; {pause}; echo end; exit 3"#);
     let (code, said) = type_at_terminal(&world, &image, &script, b"\x03");
@@ -308,7 +300,7 @@ fn what_is_typed_arrives_once(backing: Backing) {
 }
 
 fn what_nohup_ignores_stays_ignored(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let layermount = world.layermount();
     let mut command = Command::new("nohup");
     command.arg(layermount.get_program()).args(layermount.get_args()).args([
@@ -321,7 +313,7 @@ fn what_nohup_ignores_stays_ignored(backing: Backing) {
 }
 
 fn nothing_is_left_when_layermount_is_killed(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let before = host_mounts();
     for flags in [&[][..], &["--pid", "host"]] {
         let running = Running::start(&world, flags, &image, "echo ready; exec busybox sleep 100");
@@ -350,7 +342,7 @@ fn another_architecture_is_warned_of_or_listed(backing: Backing) {
 }
 
 fn verbose_tells_every_phase_and_json_is_readable(backing: Backing) {
-    let Some((world, image)) = shell(backing) else { return };
+    let Some((world, image)) = World::with_shell_on(backing) else { return };
     let phases = ["resolve", "layers", "mount", "start", "end"];
     let output = run(&world, &["--verbose"], &image, &["true"]);
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -12,15 +12,7 @@ use std::time::{Duration, Instant};
 use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{World, root};
-
-/// A store and the reference of the image with a shell.
-fn shell() -> Option<(World, String)> {
-    root()?;
-    let world = World::new();
-    let layout = world.shell_layout()?;
-    Some((world, format!("oci:{layout}:shell")))
-}
+use world::World;
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Command {
     let mut command = world.layermount();
@@ -39,7 +31,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn the_terminal_is_the_programs_own() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let script = "busybox tty; busybox stty size; busybox stat -c %t:%T,%u,%a /dev/pts/0 /dev/console; echo $TERM; \
         busybox ls -1 /dev/pts; echo tty >/dev/tty; exit 9";
     for flags in [&["-it"][..], &["-t"], &["-it", "--init"], &["-it", "-u", "0"], &["-it", "--pid", "host"]] {
@@ -55,7 +47,7 @@ fn the_terminal_is_the_programs_own() {
 
 #[test]
 fn a_new_size_reaches_the_program() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let script = "trap 'busybox stty size' WINCH; echo ready; while true; do busybox sleep 0.1; done";
     for flags in [&["-it"][..], &["-it", "--init"]] {
         let mut console = Console::start(&run(&world, flags, &image, script), (20, 40));
@@ -70,7 +62,7 @@ fn a_new_size_reaches_the_program() {
 
 #[test]
 fn jobs_are_controlled_inside() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     for flags in [&["-it"][..], &["-it", "--init"]] {
         let mut console = Console::start(&run(&world, flags, &image, "exec busybox sh -i"), (24, 80));
         console.wait_for("$ ");
@@ -93,7 +85,7 @@ fn jobs_are_controlled_inside() {
 /// `Console::end` looks whether the terminal is as it was.
 #[test]
 fn the_outer_terminal_is_restored_whatever_ends_the_program() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let start = |flags: &[&str], script: &str| {
         let mut console = Console::start(&run(&world, flags, &image, script), (24, 80));
         console.wait_for("ready");
@@ -131,7 +123,7 @@ fn shell_outside() -> Command {
 
 #[test]
 fn without_a_terminal_of_its_own_it_is_a_job_outside() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     for flags in [&[][..], &["--init"]] {
         let line = line(&run(&world, flags, &image, "echo ready; exec busybox sleep 100"));
         let mut console = Console::start(&shell_outside(), (24, 80));
@@ -154,7 +146,7 @@ fn without_a_terminal_of_its_own_it_is_a_job_outside() {
 
 #[test]
 fn stopping_layermount_gives_the_outer_terminal_back() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     // A shell in between, so that the process group is not an orphan, which the kernel does not stop.
     let line = line(&run(&world, &["-it"], &image, "echo ready; read word; echo got $word"));
     let outer = shell_outside();
@@ -178,7 +170,7 @@ fn stopping_layermount_gives_the_outer_terminal_back() {
 
 #[test]
 fn nothing_of_much_output_is_lost() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let expected: Vec<String> = (1..=60_000).map(|number| number.to_string()).collect();
     for flags in [&["-it"][..], &["-it", "--init"], &["-it", "--pid", "host"]] {
         let (code, said) = Console::start(&run(&world, flags, &image, "busybox seq 1 60000"), (24, 80)).end();
@@ -197,7 +189,7 @@ fn nothing_of_much_output_is_lost() {
 
 #[test]
 fn the_end_of_input_is_typed() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let mut console = Console::start(&run(&world, &["-it"], &image, "echo ready; busybox cat; echo end"), (24, 80));
     console.wait_for("ready");
     console.enter("line\r");
@@ -209,7 +201,7 @@ fn the_end_of_input_is_typed() {
 
 #[test]
 fn a_program_may_have_a_terminal_where_there_is_none() {
-    let Some((world, image)) = shell() else { return };
+    let Some((world, image)) = World::with_shell() else { return };
     let output = run(&world, &["-it"], &image, "true").stdin(Stdio::null()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(125));

@@ -1,6 +1,7 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
 mod cgroup;
+mod channel;
 mod confine;
 mod error;
 mod herald;
@@ -21,7 +22,6 @@ mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
-pub(crate) use prepare::above_streams;
 pub use process::Child;
 pub use signal::{ParseSignalError, Signal};
 pub use sockets::{ListenFds, inherited_fd};
@@ -116,7 +116,7 @@ impl Command {
             directory: PathBuf::from("/"),
             user: String::new(),
             added_groups: Vec::new(),
-            streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
+            streams: Stdio::inherit_all(),
             preserved: Vec::new(),
             listening: Vec::new(),
             numbered: Vec::new(),
@@ -380,8 +380,8 @@ impl Command {
         self
     }
 
-    /// Which system calls the program may make. A process without `CAP_SYS_ADMIN` in its user namespace can restrict itself only together with
-    /// [`Command::no_new_privileges`].
+    /// Which system calls the program may make. A process without `CAP_SYS_ADMIN` in its user namespace can restrict itself only
+    /// together with [`Command::no_new_privileges`].
     ///
     /// Rules that depend on capabilities are decided by [`Command::capabilities`]. Of what layermount does, the filter has to allow
     /// `capset` and `execve`.

@@ -1,6 +1,7 @@
 //! From a mounted tree to being inside of it: [`RootMount::pivot`] → [`Entered`].
 
 mod cgroups;
+mod dev;
 mod devices;
 mod furnish;
 mod masks;

@@ -21,9 +21,9 @@
 //! ```
 //!
 //! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a child, also
-//! from a program with threads; [`Running::spawn`] starts one beside a process; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
-//! same calls make a user namespace, with one user; a process that has moved into a [`UserNamespace`] before has as many as
-//! that.
+//! from a program with threads; [`Running::spawn`] starts one beside a process; [`RootMount::attach`] makes the tree visible at a
+//! path. Without the privilege to mount, the same calls make a user namespace, with one user; a process that has moved into a
+//! [`UserNamespace`] before has as many as that.
 //!
 //! The library never prints, exits, changes the working directory, installs signal handlers, or leaves threads or inheritable
 //! file descriptors behind. Errors are one opaque type with a [kind](Error::kind) for programs and a [hint](Error::hint) for
@@ -46,6 +46,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod image;
+mod ipc;
 mod kernel;
 mod layer;
 mod limits;

@@ -1,6 +1,6 @@
-//! Which processes have overlays made of which directories.
+//! Mount tables, `/proc/PID/mountinfo` (proc_pid_mountinfo(5)), and which processes have overlays made of which directories.
 //!
-//! Read from `/proc/PID/mountinfo` (proc_pid_mountinfo(5)). What an overlay's options show of its directories has been escaped
+//! What an overlay's options show of its directories has been escaped
 //! up to twice: by overlayfs (`\` before `,`, `:` and `\` in the joined forms), then by the kernel's mangling (`\054` and the
 //! like). Since a path may contain anything, texts are compared after both are undone.
 
@@ -78,22 +78,60 @@ fn comm(pid: u32) -> String {
     name.trim_ascii_end().escape_ascii().to_string()
 }
 
+/// A mount, as its table has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MountLine<'a> {
+    root: &'a [u8],
+    point: &'a [u8],
+    pub(crate) kind: &'a [u8],
+    /// Those of the file system.
+    pub(crate) options: &'a [u8],
+}
+
+impl<'a> MountLine<'a> {
+    /// What has another form is passed over.
+    pub(crate) fn all(mountinfo: &'a [u8]) -> impl Iterator<Item = Self> {
+        mountinfo.split(|byte| *byte == b'\n').filter_map(Self::parse)
+    }
+
+    /// "36 35 98:0 /root /point options... - type source superoptions"
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let (kind, _source, options) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Self { root, point, kind, options })
+    }
+
+    /// What of the file system is mounted.
+    pub(crate) fn root(&self) -> PathBuf {
+        path(&unmangle(self.root))
+    }
+
+    /// Where.
+    pub(crate) fn point(&self) -> PathBuf {
+        path(&unmangle(self.point))
+    }
+
+    pub(crate) fn has_option(&self, name: &str) -> bool {
+        self.options.split(|byte| *byte == b',').any(|option| option == name.as_bytes())
+    }
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()))
+}
+
 /// All directories that the overlays of one mountinfo are made of.
 fn overlay_directories(mountinfo: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
-    mountinfo.split(|byte| *byte == b'\n').flat_map(|line| {
-        // "36 35 98:0 /root /point options... - type source superoptions"
-        let mut fields = line.split(|byte| *byte == b' ').skip_while(|field| *field != b"-").skip(1);
-        let (kind, _source, options) = (fields.next(), fields.next(), fields.next().unwrap_or_default());
-        let options = if kind == Some(b"overlay") { options } else { &[] };
-        split_unescaped(options, b',').flat_map(directories_of_option)
-    })
+    let overlays = MountLine::all(mountinfo).filter(|mount| mount.kind == b"overlay");
+    overlays.flat_map(|overlay| split_unescaped(overlay.options, b',').flat_map(directories_of_option))
 }
 
 fn directories_of_option(option: &[u8]) -> Vec<PathBuf> {
     let Some(equals) = option.iter().position(|byte| *byte == b'=') else { return Vec::new() };
     let (key, value) = option.split_at(equals);
     let value = unmangle(value.get(1..).unwrap_or_default());
-    let path = |bytes: &[u8]| PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
     match key {
         // Joined: colons divide unless escaped. Both readings are given where they differ, because new kernels print
         // single directories without escapes.
@@ -120,7 +158,7 @@ fn split_unescaped(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `\054` → `,`: three octal digits behind a backslash.
-pub(crate) fn unmangle(text: &[u8]) -> Vec<u8> {
+fn unmangle(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {

@@ -33,8 +33,8 @@ pub(crate) use namespaces::Way;
 /// # }
 /// ```
 ///
-/// All that is known of it is what it was when it was looked at, and is for that very process: when it ends, [`Running::spawn`] fails, even
-/// if its number has another owner by then.
+/// All that is known of it is what it was when it was looked at, and is for that very process: when it ends, [`Running::spawn`]
+/// fails, even if its number has another owner by then.
 #[derive(Debug)]
 pub struct Running {
     pub(crate) pidfd: OwnedFd,

@@ -7,6 +7,7 @@
 pub(crate) mod confine;
 pub(crate) mod copy;
 pub(crate) mod exec;
+pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod lease;
 pub(crate) mod memory;

@@ -29,19 +29,19 @@ pub(crate) use error::{UserNamespaceError, hint};
 pub(crate) use maps::size;
 pub use maps::{IdMaps, IdRange, ParseIdMapsError};
 pub(crate) use obstacle::{Obstacle, Stage};
-pub(crate) use proc::write_maps;
+pub(crate) use proc::{parse as parse_map, write_maps};
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::caller::Caller;
 use crate::enter::check_single_threaded;
 use crate::error::{Result, SyscallContext};
-use crate::sys::exec;
+use crate::ipc;
+use crate::sys::fd;
 use crate::sys::fork::{self, Process};
 use newuidmap::Helpers;
 
@@ -161,15 +161,14 @@ fn enter_own(maps: &IdMaps) -> Result<()> {
 
 impl Holder {
     fn start() -> Result<Self> {
-        let pipe = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
-        let (reader, writer) = pipe.map_err(UserNamespaceError::Prepare)?;
+        let (reader, writer) = ipc::pipe().map_err(UserNamespaceError::Prepare)?;
         let mut writer = Some(writer);
         let process = fork::start_unnoticed(nix::libc::CLONE_NEWUSER, &mut || {
             // With the writing end here, the parent's end would go unnoticed, and with the rest of the parent's descriptors that of
             // whatever these are: another namespace's pipe, somebody else's, a lock.
             drop(writer.take());
-            exec::close_all_but(reader.as_fd());
-            let _ = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut [0_u8; 1]));
+            fd::close_all_except([reader.as_raw_fd()].into_iter());
+            let _ = ipc::receive_byte(reader.as_fd());
             0
         });
         let process = process.syscall("clone3", || "CLONE_NEWUSER".to_owned()).map_err(UserNamespaceError::Create)?;

@@ -15,7 +15,7 @@ mod probe;
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use forked::*;
@@ -43,21 +43,6 @@ fn main() -> ExitCode {
         Root no_node_of_another_device_can_be_made_or_used
         Root a_directory_of_the_host_has_no_usable_devices
     })
-}
-
-/// A layer with this binary and what it is linked to.
-fn probe_layer(at: &Path) -> PathBuf {
-    let layer = at.join("probe-layer");
-    fs::create_dir(&layer).unwrap();
-    let binary = std::env::current_exe().unwrap();
-    fs::copy(&binary, layer.join("probe")).unwrap();
-    let output = std::process::Command::new("ldd").arg(&binary).output().unwrap();
-    for library in String::from_utf8(output.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
-        let copy = layer.join(&library[1..]);
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(library, copy).unwrap();
-    }
-    layer
 }
 
 /// What the probe says, a line for each attempt: its name, and `done` or the errno.

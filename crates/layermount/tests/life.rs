@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Root an_init_is_process_1
         Root threads_may_start_inits_and_join
         Root joining_needs_no_command_of_the_process
+        Root who_joins_gets_descriptors_under_any_number
         Root what_contradicts_itself_is_refused
         Root nothing_is_left_open
         Stranger rootless_life
@@ -143,6 +144,25 @@ fn joining_needs_no_command_of_the_process() {
     let missing = running.spawn(Command::new("nothing")).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::ProgramNotFound);
     assert_eq!(running.spawn(Command::new("sh").user("nobody")).unwrap_err().kind(), ErrorKind::UserNotFound);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Whichever numbers the way back to the caller has at the moment, the program's descriptors do not take its place.
+fn who_joins_gets_descriptors_under_any_number() {
+    let mut child = spawn(shell(&[]), &mut sh("sleep 100"));
+    let running = Running::of(child.id()).unwrap();
+    let mut command = sh("cat /proc/self/fd/40; exit 6");
+    // As many take these numbers here, so that what is opened next lies among those there.
+    for number in 40..=120 {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writeln!(writer, "{number}").unwrap();
+        command.preserve_fd_as(reader, number);
+    }
+    let mut beside = running.spawn(command.stdout(Stdio::piped())).unwrap_or_else(|error| panic!("{error:#}"));
+    let mut text = String::new();
+    beside.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), beside.wait().unwrap().code()), ("40\n", Some(6)));
     child.kill().unwrap();
     child.wait().unwrap();
 }

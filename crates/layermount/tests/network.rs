@@ -12,7 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use forked::*;
@@ -79,21 +79,6 @@ fn probe() -> ExitCode {
         _ => return ExitCode::FAILURE,
     }
     ExitCode::SUCCESS
-}
-
-/// A layer with this binary and what it is linked to.
-fn probe_layer(at: &Path) -> PathBuf {
-    let layer = at.join("probe-layer");
-    fs::create_dir(&layer).unwrap();
-    let binary = std::env::current_exe().unwrap();
-    fs::copy(&binary, layer.join("probe")).unwrap();
-    let output = std::process::Command::new("ldd").arg(&binary).output().unwrap();
-    for library in String::from_utf8(output.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
-        let copy = layer.join(&library[1..]);
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(library, copy).unwrap();
-    }
-    layer
 }
 
 fn probing(what: &str) -> Command {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::value::mode;
+
 /// A socket that is opened for the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listen {
@@ -48,7 +50,7 @@ impl FromStr for Listen {
             let (key, value) = word.split_once('=').filter(|(_, value)| !value.is_empty()).unwrap_or((word, ""));
             match (key, value, &mut at) {
                 ("name", value, _) if is_name(value) => name = value.to_owned(),
-                ("mode", value, ListenAt::Unix(unix)) => unix.mode = Some(mode(value)?),
+                ("mode", value, ListenAt::Unix(unix)) => unix.mode = Some(mode(value, 0o777)?),
                 ("user", value, ListenAt::Unix(unix)) if !value.is_empty() => unix.user = Some(value.to_owned()),
                 ("group", value, ListenAt::Unix(unix)) if !value.is_empty() => unix.group = Some(value.to_owned()),
                 ("mode" | "user" | "group", _, ListenAt::Tcp(_) | ListenAt::Udp(_)) => {
@@ -76,11 +78,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     };
     let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
     Ok(SocketAddr::new(ip, port))
-}
-
-fn mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| format!("{text:?} is not a mode such as 0660"))
 }
 
 /// sd_listen_fds_with_names(3).

@@ -93,6 +93,12 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".to_owned())
 }
 
+/// A file's mode, up to `most`.
+pub(super) fn mode(text: &str, most: u32) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= most && !text.starts_with('+'));
+    mode.ok_or_else(|| format!("{text:?} is not a mode: it is an octal number of up to {most:o}"))
+}
+
 /// `--limit NAME=VALUE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitSetting {
@@ -143,6 +149,14 @@ mod tests {
         assert_eq!(size("4096").unwrap(), Size(4096));
         for bad in ["", "m", "-1", "1.5g", "1x", "0", "18446744073709551615k"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes() {
+        assert_eq!((mode("0660", 0o777), mode("1777", 0o7777)), (Ok(0o660), Ok(0o1777)));
+        for bad in ["", "+660", "-1", "8", "1777", "0x1"] {
+            assert!(mode(bad, 0o777).is_err(), "{bad}");
         }
     }
 

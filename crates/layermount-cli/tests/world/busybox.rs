@@ -4,7 +4,7 @@ use std::path::Path;
 
 use layermount_fixtures::{Layout, Recipe};
 
-use super::{World, missing};
+use super::{Backing, World, missing, root};
 
 /// Statically linked, so that it runs alone.
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -40,6 +40,27 @@ random 0644 0:0 /etc/more 70000
 "##;
 
 impl World {
+    /// For root: a store, and the reference of the image, whose entrypoint takes a script.
+    pub fn with_shell() -> Option<(Self, String)> {
+        Self::new().and_shell("")
+    }
+
+    /// The same with layers as they are to be.
+    pub fn with_shell_on(backing: Backing) -> Option<(Self, String)> {
+        Self::with_backing(backing).and_shell("")
+    }
+
+    /// The same with a first line of the recipe, such as `stop-signal SIGINT`.
+    pub fn with_shell_and(first_line: &str) -> Option<(Self, String)> {
+        Self::new().and_shell(first_line)
+    }
+
+    fn and_shell(self, first_line: &str) -> Option<(Self, String)> {
+        root()?;
+        let layout = self.shell_layout_for(first_line)?;
+        Some((self, format!("oci:{layout}:shell")))
+    }
+
     /// Makes the image as `LAYOUT:shell`, and says `LAYOUT`.
     pub fn shell_layout(&self) -> Option<String> {
         self.shell_layout_for("")

@@ -6,6 +6,7 @@
 mod busybox;
 pub(crate) mod person;
 pub(crate) mod sound;
+pub(crate) mod twin;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::Controller;
 use super::error::CgroupError;
 use crate::error::SyscallContext as _;
-use crate::mountinfo::unmangle;
+use crate::mountinfo::MountLine;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -58,7 +58,8 @@ impl Hierarchies {
     }
 
     fn parse(cgroups: &[u8], mountinfo: &[u8]) -> Self {
-        let mounts: Vec<Mount> = lines(mountinfo).filter_map(Mount::parse).collect();
+        let mounts: Vec<MountLine<'_>> =
+            MountLine::all(mountinfo).filter(|mount| version_of(mount).is_some()).collect();
         let found = lines(cgroups).filter_map(|line| {
             // "4:memory:/path", "3:cpu,cpuacct:/path", "1:name=systemd:/path", "0::/path"
             let mut fields = line.splitn(3, |byte| *byte == b':');
@@ -67,14 +68,14 @@ impl Hierarchies {
             let version = if controllers.is_empty() { Version::V2 } else { Version::V1 };
             let controllers: Vec<String> =
                 controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            let has_all = |mount: &&Mount| {
-                mount.version == version && controllers.iter().all(|name| mount.options.contains(name))
+            let has_all = |mount: &&MountLine<'_>| {
+                version_of(mount) == Some(version) && controllers.iter().all(|name| mount.has_option(name))
             };
-            let hierarchy = |mount: &Mount| Hierarchy {
+            let hierarchy = |mount: &MountLine<'_>| Hierarchy {
                 version,
                 controllers: controllers.clone(),
-                mount: mount.point.clone(),
-                root: mount.root.clone(),
+                mount: mount.point(),
+                root: mount.root(),
                 own: own.clone(),
             };
             let fitting: Vec<_> = mounts.iter().filter(has_all).map(hierarchy).collect();
@@ -104,26 +105,11 @@ impl Hierarchies {
     }
 }
 
-struct Mount {
-    version: Version,
-    root: PathBuf,
-    point: PathBuf,
-    options: Vec<String>,
-}
-
-impl Mount {
-    /// "36 35 98:0 /root /point options... - type source superoptions"
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(3);
-        let (root, point) = (path(&unmangle(fields.next()?)), path(&unmangle(fields.next()?)));
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-        let version = match fields.next()? {
-            b"cgroup" => Version::V1,
-            b"cgroup2" => Version::V2,
-            _ => return None,
-        };
-        let options = std::str::from_utf8(fields.nth(1)?).ok()?;
-        Some(Self { version, root, point, options: options.split(',').map(str::to_owned).collect() })
+fn version_of(mount: &MountLine<'_>) -> Option<Version> {
+    match mount.kind {
+        b"cgroup" => Some(Version::V1),
+        b"cgroup2" => Some(Version::V2),
+        _ => None,
     }
 }
 

@@ -22,7 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, set_dumpable_behavior, wait};
 
 use super::launch::Stopped;
-use crate::sys::{copy, fork, signal};
+use crate::sys::{copy, fd, fork, signal};
 
 /// What it is called in the list of processes.
 const NAME: &std::ffi::CStr = c"layermount-init";
@@ -99,7 +99,7 @@ pub(super) fn divide(
             let _ = rustix::process::chdir(c"/");
             copy::set_name(NAME);
             let memory = maps.map(shed::Memory::read);
-            copy::close_all_except(&[gate.writer.as_raw_fd()]);
+            fd::close_all_except([gate.writer.as_raw_fd()].into_iter());
             // What it fails for, it fails for in the program, which says so.
             let _ = confine();
             gate.open();

@@ -10,18 +10,16 @@
 //!
 //! A map of more than oneself takes privileges in the namespace around, which the child has left.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
-use crate::error::{Result, SyscallContext, SyscallError};
+use crate::error::{Result, SyscallError};
+use crate::ipc;
 use crate::sys::namespace::unshare;
 use crate::userns::{IdMaps, write_maps};
-
-use super::prepare::above_streams;
 
 /// One end of each of two pipes.
 #[derive(Debug)]
@@ -40,11 +38,7 @@ pub(super) struct Inner<'a> {
 
 impl<'a> Inner<'a> {
     pub(super) fn new(maps: &'a IdMaps) -> Result<Self, SyscallError> {
-        let pipe = || -> Result<_, SyscallError> {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
-            Ok((above_streams(reader)?, above_streams(writer)?))
-        };
-        let (ready, go) = (pipe()?, pipe()?);
+        let (ready, go) = (ipc::pipe()?, ipc::pipe()?);
         let parents = Some(Ends { reader: ready.0, writer: go.1 });
         Ok(Self { maps, parents, childs: Some(Ends { reader: go.0, writer: ready.1 }) })
     }
@@ -54,25 +48,20 @@ impl<'a> Inner<'a> {
         drop(self.parents.take());
         let Some(Ends { reader, writer }) = self.childs.take() else { return Ok(()) };
         unshare(UnshareFlags::NEWUSER)?;
-        retry_on_intr(|| rustix::io::write(&writer, b"!"))?;
+        ipc::send_byte(writer.as_fd())?;
         // Nothing comes when the parent could not write the maps, and says why.
-        if one_byte(reader.as_fd())? { Ok(()) } else { Err(Errno::PIPE) }
+        if ipc::receive_byte(reader.as_fd())? { Ok(()) } else { Err(Errno::PIPE) }
     }
 
     /// The parent's part. A child that never comes to it has failed before, and says so elsewhere.
     pub(super) fn map(mut self, child: Pid) -> Result<()> {
         drop(self.childs.take());
         let Some(Ends { reader, writer }) = self.parents.take() else { return Ok(()) };
-        if one_byte(reader.as_fd()).unwrap_or(false) {
+        if ipc::receive_byte(reader.as_fd()).unwrap_or(false) {
             write_maps(child, self.maps)?;
             // A child that was killed in the meantime needs no answer.
-            let _ = retry_on_intr(|| rustix::io::write(&writer, b"!"));
+            let _ = ipc::send_byte(writer.as_fd());
         }
         Ok(())
     }
-}
-
-/// Whether one came before the end.
-fn one_byte(pipe: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(retry_on_intr(|| rustix::io::read(pipe, &mut [0_u8; 1]))? == 1)
 }

@@ -3,7 +3,7 @@
 //! [`Launch`] has everything ready, so that [`Launch::run`] is async-signal-safe: it runs in a child of a threaded program.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
 use super::{herald, init};
 use crate::resources::Rlimit;
 use crate::script::{Failure, exists, make_directories, open_in_root};
-use crate::sys::{exec, fork};
+use crate::sys::{exec, fd, fork};
 
 type Result<T, E = Errno> = std::result::Result<T, E>;
 
@@ -218,13 +218,9 @@ impl Launch {
         }
     }
 
+    /// In an order that the kernel dictates for the most part: see [`Confinement`].
     fn prepare(&mut self, report: Option<Report<'_>>) -> Result<(), Stopped> {
-        for (target, stream) in (0..).zip(&self.streams) {
-            let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
-            if let Some(stream) = stream {
-                exec::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
-            }
-        }
+        self.replace_streams()?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
         if let Some(slave) = &self.terminal {
@@ -235,7 +231,7 @@ impl Launch {
         self.confinement.begin(identity.uid.is_root())?;
         if report.is_none() || !self.rlimits.is_empty() {
             // Before the limits, of which that of open files would be taken for how many there are.
-            exec::close_all_on_exec();
+            fd::close_all_on_exec();
         }
         let gate = self.init.is_some().then(init::Gate::new).transpose();
         let gate = gate.map_err(|errno| Stage::Init.failed(errno))?;
@@ -249,41 +245,62 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
-        if let (Some(plan), Some(gate)) = (&self.init, gate) {
-            init::divide(
-                plan,
-                gate,
-                || self.confinement.finish(identity.uid.is_root()),
-                report.and_then(|report| report.maps),
-            )
-            .map_err(|errno| Stage::Init.failed(errno))?;
-            if let Some(herald) = report.and_then(|report| report.herald) {
-                herald::announce(herald).map_err(|errno| Stage::Init.failed(errno))?;
-            }
-        }
+        self.leave_init_behind(gate, &identity, report)?;
         if let Some(slave) = &self.terminal {
             slave.control().map_err(|errno| Stage::Terminal.failed(errno))?;
         }
-        // From here on, what this process has opened for itself may be overwritten.
+        self.place_descriptors()?;
+        match report {
+            Some(report) => self.announce(report)?,
+            // A child has done so at its beginning.
+            None => fork::reset_signals(),
+        }
+        // Behind the report, which a filter might refuse.
+        self.confinement.finish(identity.uid.is_root())
+    }
+
+    fn replace_streams(&self) -> Result<(), Stopped> {
+        for (target, stream) in (0..).zip(&self.streams) {
+            let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
+            if let Some(stream) = stream {
+                fd::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// This process becomes the init, if there is to be one, and its child goes on.
+    fn leave_init_behind(
+        &self,
+        gate: Option<init::Gate>,
+        identity: &Identity,
+        report: Option<Report<'_>>,
+    ) -> Result<(), Stopped> {
+        let (Some(plan), Some(gate)) = (&self.init, gate) else { return Ok(()) };
+        let failed = |errno| Stage::Init.failed(errno);
+        let confine = || self.confinement.finish(identity.uid.is_root());
+        init::divide(plan, gate, confine, report.and_then(|report| report.maps)).map_err(failed)?;
+        report.and_then(|report| report.herald).map_or(Ok(()), herald::announce).map_err(failed)
+    }
+
+    /// From here on, what this process has opened for itself may be overwritten.
+    fn place_descriptors(&mut self) -> Result<(), Stopped> {
         self.placed.place().map_err(|errno| Stage::Place.failed(errno))?;
         if self.listens && !append_pid(&mut self.environment) {
             return Err(Stage::Place.failed(Errno::NAMETOOLONG));
         }
-        for fd in &self.preserved {
-            exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
-        }
-        if let Some(Report { writer, .. }) = report {
-            // The table of descriptors is this child's own.
-            exec::close_all_but_these(writer, &self.kept);
-            fork::heed_stops();
-            // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
-            rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
-        } else {
-            // A child has done so at its beginning.
-            fork::reset_signals();
-        }
-        // Behind the report, which a filter might refuse.
-        self.confinement.finish(identity.uid.is_root())
+        let mut preserved = self.preserved.iter();
+        preserved.try_for_each(|number| fd::keep_on_exec(*number)).map_err(|errno| Stage::Preserve.failed(errno))
+    }
+
+    /// Tells the parent, and has nothing open any more but that way and what is the program's.
+    fn announce(&self, Report { writer, .. }: Report<'_>) -> Result<(), Stopped> {
+        // The table of descriptors is this child's own.
+        let streams = [0, 1, 2, writer.as_raw_fd()];
+        fd::close_all_except(self.kept.iter().copied().chain(streams));
+        fork::heed_stops();
+        // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
+        rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno)).map(drop)
     }
 
     /// With the working directory of the program and the privileges of before.

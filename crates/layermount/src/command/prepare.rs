@@ -6,8 +6,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use rustix::fs::{Gid, Mode, OFlags};
-use rustix::io::fcntl_dupfd_cloexec;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Command;
 use super::confine::Launching;
@@ -18,6 +16,7 @@ use super::stdio::{Stdio, Stream};
 use super::terminal::Slave;
 use super::user::{Id, UserSpec};
 use crate::error::{Error, SyscallContext, SyscallError};
+use crate::ipc;
 use crate::script::Failure;
 use crate::sys::exec::Strings;
 
@@ -79,25 +78,13 @@ impl Command {
         let candidates = candidates(program, path)?;
         let arguments = words.iter().map(|word| c_string("argument", word)).collect::<Result<_, _>>()?;
         let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
-        let added_groups = self.added_groups.iter().map(|group| {
-            let parsed = Id::parse(group).filter(|_| !group.is_empty());
-            parsed.ok_or_else(|| CommandError::Group { text: group.clone() })
-        });
-        let added_groups = added_groups.collect::<Result<_, _>>()?;
+        let added_groups = self.parsed_groups()?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
         let (placed, environment) = self.sockets()?;
         let environment = Strings::new(environment, &[HOME_ROOM, LISTEN_PID_ROOM]);
         let confinement = self.confinement(launching)?;
         let wants_home = self.variable("HOME").is_none();
-        let mut pipes = Pipes::default();
-        let [stdin, stdout, stderr] =
-            std::mem::replace(&mut self.streams, [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]);
-        let (stdin, ours) = open_stream(stdin, false)?;
-        pipes.stdin = ours.map(ChildStdin::from);
-        let (stdout, ours) = open_stream(stdout, true)?;
-        pipes.stdout = ours.map(ChildStdout::from);
-        let (stderr, ours) = open_stream(stderr, true)?;
-        pipes.stderr = ours.map(ChildStderr::from);
+        let (streams, pipes) = self.open_streams()?;
         let preserved: Vec<_> = self.preserved.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {
             candidates,
@@ -107,7 +94,7 @@ impl Command {
             user,
             added_groups,
             directory,
-            streams: [stdin, stdout, stderr],
+            streams,
             kept: preserved.iter().copied().chain(placed.numbers()).collect(),
             preserved,
             placed,
@@ -123,6 +110,28 @@ impl Command {
             more_groups: self.more_groups.iter().copied().map(Gid::from_raw).collect(),
         };
         Ok((launch, pipes))
+    }
+
+    /// The child's standard streams, and our ends of those that are pipes. A command that is spawned again has the caller's.
+    fn open_streams(&mut self) -> Result<([Option<OwnedFd>; 3], Pipes), CommandError> {
+        let [stdin, stdout, stderr] = std::mem::replace(&mut self.streams, Stdio::inherit_all());
+        let (stdin, to_stdin) = open_stream(stdin, false)?;
+        let (stdout, from_stdout) = open_stream(stdout, true)?;
+        let (stderr, from_stderr) = open_stream(stderr, true)?;
+        let pipes = Pipes {
+            stdin: to_stdin.map(ChildStdin::from),
+            stdout: from_stdout.map(ChildStdout::from),
+            stderr: from_stderr.map(ChildStderr::from),
+        };
+        Ok(([stdin, stdout, stderr], pipes))
+    }
+
+    pub(super) fn parsed_groups(&self) -> Result<Vec<Id>, CommandError> {
+        let parsed = |group: &String| {
+            let parsed = Id::parse(group).filter(|_| !group.is_empty());
+            parsed.ok_or_else(|| CommandError::Group { text: group.clone() })
+        };
+        self.added_groups.iter().map(parsed).collect()
     }
 
     fn variable(&self, name: &str) -> Option<&OsStr> {
@@ -232,21 +241,12 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
             (null.syscall("open", || "/dev/null".to_owned()).map_err(system)?, None)
         }
         Stream::Piped => {
-            let pipe = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
-            let (reader, writer) = pipe.map_err(system)?;
+            let (reader, writer) = ipc::pipe().map_err(system)?;
             if output { (writer, Some(reader)) } else { (reader, Some(writer)) }
         }
     };
-    let theirs = above_streams(theirs).map_err(system)?;
+    let theirs = ipc::above_streams(theirs).map_err(system)?;
     Ok((Some(theirs), ours))
-}
-
-/// A descriptor that stays what it is when the three standard streams are replaced.
-pub(crate) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
-    if file.as_raw_fd() > 2 {
-        return Ok(file);
-    }
-    fcntl_dupfd_cloexec(&file, 3).syscall("fcntl", || "F_DUPFD_CLOEXEC, 3".to_owned())
 }
 
 #[cfg(test)]

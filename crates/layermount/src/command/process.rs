@@ -161,8 +161,8 @@ impl Child {
         self.signal(Signal::KILL)
     }
 
-    /// Sends a signal, to the init if there is one, which passes it on. Mind that the kernel keeps signals from the first process of a pid namespace for which it has
-    /// set up nothing; see [`Child::handles`].
+    /// Sends a signal, to the init if there is one, which passes it on. Mind that the kernel keeps signals from the first process
+    /// of a pid namespace for which it has set up nothing; see [`Child::handles`].
     ///
     /// # Errors
     ///

@@ -7,12 +7,14 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 
 use super::Command;
 use super::error::CommandError;
 use crate::error::{Error, Result, SyscallContext, SyscallError};
-use crate::sys::exec::{self, Strings};
+use crate::ipc;
+use crate::sys::exec::Strings;
+use crate::sys::fd;
 
 /// The number of the first: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
@@ -90,13 +92,7 @@ pub(super) struct Placed {
 impl Placed {
     fn new(targets: &[(BorrowedFd<'_>, RawFd)]) -> Result<Self, CommandError> {
         let Some(highest) = targets.iter().map(|(_, number)| *number).max() else { return Ok(Self::default()) };
-        let copy = |(fd, number): &(BorrowedFd<'_>, RawFd)| {
-            Ok((
-                fcntl_dupfd_cloexec(fd, highest + 1)
-                    .syscall("fcntl", || format!("F_DUPFD_CLOEXEC, {}", highest + 1))?,
-                *number,
-            ))
-        };
+        let copy = |(fd, number): &(BorrowedFd<'_>, RawFd)| Ok((ipc::copy_above(fd, highest)?, *number));
         let files = targets.iter().map(copy).collect::<Result<_, SyscallError>>();
         let files =
             files.map_err(|cause| CommandError::System { doing: "prepare the program's descriptors", cause })?;
@@ -106,10 +102,8 @@ impl Placed {
     /// A descriptor that is still needed when they are in their places.
     pub(super) fn above(&self, file: OwnedFd) -> Result<OwnedFd, SyscallError> {
         match self.numbers().max() {
-            Some(highest) if file.as_raw_fd() <= highest => {
-                fcntl_dupfd_cloexec(&file, highest + 1).syscall("fcntl", || format!("F_DUPFD_CLOEXEC, {}", highest + 1))
-            }
-            _ => Ok(file),
+            Some(highest) => ipc::above(file, highest),
+            None => Ok(file),
         }
     }
 
@@ -125,7 +119,7 @@ impl Placed {
 
     /// Async-signal-safe.
     pub(super) fn place(&self) -> Result<(), Errno> {
-        self.files.iter().try_for_each(|(file, number)| exec::duplicate_onto(file.as_fd(), *number))
+        self.files.iter().try_for_each(|(file, number)| fd::duplicate_onto(file.as_fd(), *number))
     }
 }
 
@@ -224,7 +218,7 @@ impl IntoIterator for ListenFds {
 ///
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when there is none.
 pub fn inherited_fd(number: RawFd) -> Result<OwnedFd> {
-    match exec::copy_of(number) {
+    match fd::copy_of(number) {
         Err(Errno::BADF | Errno::INVAL) => Err(CommandError::DescriptorNotOpen { number }.into()),
         copy => Ok(copy
             .syscall("fcntl", || format!("{number}, F_DUPFD_CLOEXEC"))

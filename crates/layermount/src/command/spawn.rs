@@ -17,27 +17,24 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroup::Joining;
+use super::channel::{Channel, Outcome, system};
 use super::confine::Launching;
 use super::error::CommandError;
-use super::herald::{Arrived, Herald};
 use super::inner::Inner;
-use super::launch::{ABOUT_TO_EXEC, Launch, Report, Stage};
-use super::magic_links;
-use super::prepare::{Pipes, above_streams};
+use super::launch::{Launch, Report, Stage};
+use super::prepare::Pipes;
 use super::process::Child;
-use super::terminal::Pty;
 use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
 use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
-use crate::enter::{Devices, ImageVolumes};
+use crate::enter::{Devices, Furnish, ImageVolumes};
 use crate::error::{Result, SyscallContext};
 use crate::network::Joined;
 use crate::overlay::RootMount;
-use crate::script::{Failure, Script, Step, write_all};
+use crate::script::{Failure, Script, Step};
 use crate::sys::fork::{self, Memory};
 
 impl RootMount {
@@ -97,13 +94,84 @@ impl RootMount {
         if command.init && !namespaces.contains(Namespaces::PID) {
             return Err(CommandError::SharedPids.into());
         }
-        let hostname = command.hostname_for(namespaces)?;
+        let group = Group::make(&command.entering.resources)?;
+        let script = self.script(command, namespaces, network, group.as_ref())?;
+        let mut files = script.files();
+        let mut inner = command.entering.user_namespace.as_ref().map(Inner::new).transpose().map_err(system)?;
+        let channel = Channel::new(command, &launch.placed)?;
+        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
+        // Who waits for its ID maps, or goes on for as long as the program, cannot have the parent wait for it.
+        let memory = if inner.is_some() || command.init { Memory::Copied } else { Memory::Shared };
+        if let Some(watch) = watch {
+            watch.lap(StartPhase::Prepare);
+        }
+        files.watch = *watch;
+        let process = Joining::new(group.as_ref(), flags)?.start(memory, &mut |join| {
+            fork::close_copy(channel.parents());
+            fork::ignore_stops();
+            // Mount points are made for everybody, whatever the parent keeps from others.
+            rustix::process::umask(Mode::from_raw_mode(0o022));
+            if let Some(watch) = &mut files.watch {
+                watch.lap(StartPhase::Clone);
+            }
+            // Closed by then with all else, or by the end of this child.
+            let maps = ManuallyDrop::new(launch.own_maps());
+            let report = channel.report(maps.as_ref().map(AsFd::as_fd));
+            let failure = match join.run() {
+                Ok(()) => match script.run(&mut files) {
+                    Ok(()) => launch.run_in(&mut inner, report, files.watch.as_mut()),
+                    Err(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            channel.fail(&failure)
+        })?;
+        *watch = files.watch;
+        files.disown();
+        launch.disown();
+        // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
         let user_namespace = self.caller.needs_user_namespace();
+        let process =
+            process.syscall("clone3", || "CLONE_NEW*, ...".to_owned()).map_err(|cause| CommandError::Clone {
+                user_namespace: user_namespace && matches!(cause.errno(), Errno::PERM | Errno::NOSPC | Errno::USERS),
+                cause,
+            })?;
+        let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
+        let mut child = Child::new(process, group);
+        let outcome = channel.listen()?;
+        if let Err(error) = mapped {
+            // It has nobody to be, and ends.
+            child.wait()?;
+            return Err(error);
+        }
+        if let Outcome::Runs(arrived) = outcome {
+            return child.running(command, arrived, pipes, stop_signal);
+        }
+        // That somebody else has reaped it does not matter when it has said what was wrong.
+        let status = child.wait();
+        Err(match outcome {
+            Outcome::Failed(failure) if Stage::of(&failure).is_some() => command.explain(&failure).into(),
+            Outcome::Failed(failure) => script.explain(&failure).into(),
+            Outcome::Died | Outcome::Runs(_) => CommandError::Died { status: status? }.into(),
+        })
+    }
+
+    /// All that the child does before it is inside.
+    fn script<'a>(
+        &'a self,
+        command: &Command,
+        namespaces: Namespaces,
+        network: &'a Joined,
+        group: Option<&Group>,
+    ) -> Result<Script<'a>> {
+        let hostname = command.hostname_for(namespaces)?;
         let mut furnish = command.entering.furnish.clone().unwrap_or_default();
         furnish.mounts.extend_from_slice(&command.entering.mounts);
+        if command.terminal.is_some() && furnish.dev.is_none() {
+            return Err(CommandError::NoTerminals.into());
+        }
         let has_all_devices = furnish.dev == Some(Devices::Host);
-        let group = Group::make(&command.entering.resources)?;
-        let view = group.as_ref().map(Group::view);
+        let view = group.map(Group::view);
         let around = Surroundings {
             may_make_devices: self.caller.may_make_devices && (has_all_devices || !command.may_make_devices()),
             user_namespace: self.caller.ends_in_user_namespace(),
@@ -114,21 +182,7 @@ impl RootMount {
             network: network.view(),
             cgroups: view.as_ref(),
         };
-        match command.entering.image_volumes {
-            ImageVolumes::Auto | ImageVolumes::Tmpfs if self.is_temporary() => {
-                furnish.make_directories(&command.entering.volumes);
-            }
-            ImageVolumes::Auto if !self.is_read_only() => furnish.make_directories(&command.entering.volumes),
-            ImageVolumes::Auto | ImageVolumes::Tmpfs => furnish.add_volumes(&command.entering.volumes),
-            ImageVolumes::Ignore => {}
-        }
-        if self.is_read_only() && command.directory.parent().is_some() {
-            // Later it is too late.
-            furnish.make_directories(std::slice::from_ref(&command.directory));
-        }
-        if command.terminal.is_some() && furnish.dev.is_none() {
-            return Err(CommandError::NoTerminals.into());
-        }
+        command.make_directories(self, &mut furnish);
         let mut script = Script::new();
         self.caller.push_id_maps(&mut script);
         network.push_into(&mut script);
@@ -138,100 +192,7 @@ impl RootMount {
             let name = name.map_err(|_| CommandError::Hostname { text: hostname.clone() })?;
             script.doing("set the hostname").push(Step::SetHostname(name));
         }
-        let mut files = script.files();
-
-        let system = |cause| CommandError::System { doing: "prepare a pipe to the child", cause };
-        let maps = command.entering.user_namespace.clone();
-        let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
-        let (reader, writer) =
-            pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
-        let herald = command.needs_herald().then(Herald::new).transpose().map_err(system)?;
-        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
-        // Who waits for its ID maps, or goes on for as long as the program, cannot have the parent wait for it.
-        let memory = if inner.is_some() || command.init { Memory::Copied } else { Memory::Shared };
-        if let Some(watch) = watch {
-            watch.lap(StartPhase::Prepare);
-        }
-        files.watch = *watch;
-        let process = Joining::new(group.as_ref(), flags)?.start(memory, &mut |join| {
-            // With the reading end here, the parent's end would go unnoticed.
-            fork::close_copy(reader.as_fd());
-            fork::ignore_stops();
-            // Mount points are made for everybody, whatever the parent keeps from others.
-            rustix::process::umask(Mode::from_raw_mode(0o022));
-            if let Some(watch) = &mut files.watch {
-                watch.lap(StartPhase::Clone);
-            }
-            // Closed by then with all else, or by the end of this child.
-            let maps = ManuallyDrop::new(launch.own_maps());
-            let herald = herald.as_ref().map(|herald| herald.childs.as_fd());
-            let report = Report { writer: writer.as_fd(), herald, maps: maps.as_ref().map(AsFd::as_fd) };
-            let failure = match join.run() {
-                Ok(()) => match script.run(&mut files) {
-                    Ok(()) => launch.run_in(&mut inner, report, files.watch.as_mut()),
-                    Err(failure) => failure,
-                },
-                Err(failure) => failure,
-            };
-            // If that fails there is nobody to tell.
-            let _ = write_all(writer.as_fd(), &failure.encode());
-            125
-        })?;
-        *watch = files.watch;
-        files.disown();
-        launch.disown();
-        drop(writer);
-        // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
-        let process =
-            process.syscall("clone3", || "CLONE_NEW*, ...".to_owned()).map_err(|cause| CommandError::Clone {
-                user_namespace: user_namespace && matches!(cause.errno(), Errno::PERM | Errno::NOSPC | Errno::USERS),
-                cause,
-            })?;
-        let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
-        let mut child = Child::new(process, group);
-        let mut report = Vec::new();
-        std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
-        if let Err(error) = mapped {
-            // It has nobody to be, and ends.
-            child.wait()?;
-            return Err(error);
-        }
-        if report == [ABOUT_TO_EXEC] {
-            if let Some(herald) = herald {
-                child.learn(herald.receive().map_err(system)?);
-            }
-            if magic_links::runs_this_binary(child.program_id()) {
-                child.kill()?;
-                child.wait()?;
-                return Err(command.explain(&Stage::MagicLink.failure(Errno::LOOP)).into());
-            }
-            child.stdin = pipes.stdin.take();
-            child.stdout = pipes.stdout.take();
-            child.stderr = pipes.stderr.take();
-            child.stop_signal = stop_signal;
-            return Ok(child);
-        }
-        // That somebody else has reaped it does not matter when it has said what was wrong.
-        let status = child.wait();
-        Err(match reported_failure(&report) {
-            None => CommandError::Died { status: status? }.into(),
-            Some(failure) if Stage::of(&failure).is_some() => command.explain(&failure).into(),
-            Some(failure) => script.explain(&failure).into(),
-        })
-    }
-}
-
-impl Command {
-    pub(super) fn needs_herald(&self) -> bool {
-        self.terminal.is_some() || self.init
-    }
-}
-
-impl Child {
-    pub(super) fn learn(&mut self, arrived: Arrived) {
-        self.terminal = arrived.descriptor.map(Pty::new);
-        self.program = arrived.program.unwrap_or(self.program);
+        Ok(script)
     }
 }
 
@@ -256,12 +217,22 @@ impl Launch {
     }
 }
 
-/// Found from the end: the first byte of a failure may look like `ABOUT_TO_EXEC`.
-pub(super) fn reported_failure(report: &[u8]) -> Option<Failure> {
-    report.last_chunk::<{ Failure::ENCODED }>().and_then(|failure| Failure::decode(failure))
-}
-
 impl Command {
+    /// What becomes of the image's volumes, and directories that cannot be made any more when the tree is read-only.
+    pub(super) fn make_directories(&self, image: &RootMount, furnish: &mut Furnish) {
+        let volumes = &self.entering.volumes;
+        match self.entering.image_volumes {
+            ImageVolumes::Auto | ImageVolumes::Tmpfs if image.is_temporary() => furnish.make_directories(volumes),
+            ImageVolumes::Auto if !image.is_read_only() => furnish.make_directories(volumes),
+            ImageVolumes::Auto | ImageVolumes::Tmpfs => furnish.add_volumes(volumes),
+            ImageVolumes::Ignore => {}
+        }
+        if image.is_read_only() && self.directory.parent().is_some() {
+            // Later it is too late.
+            furnish.make_directories(std::slice::from_ref(&self.directory));
+        }
+    }
+
     /// The name of the machine as the program will see it.
     fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
         let private = namespaces.contains(Namespaces::UTS);
@@ -308,17 +279,6 @@ mod tests {
         }
         let name = random_hostname().unwrap();
         assert!(name.len() == 12 && is_hostname(&name));
-    }
-
-    #[test]
-    fn failures_are_told_from_the_announcement_of_the_program() {
-        // The number of a step whose first byte is that very announcement.
-        let position = u32::from(ABOUT_TO_EXEC);
-        let failure = Failure::new(position, Errno::PERM).encode();
-        assert_eq!(reported_failure(&failure).unwrap().position, position);
-        let announced = [&[ABOUT_TO_EXEC][..], &Failure::new(1 << 30, Errno::NOENT).encode()].concat();
-        assert_eq!(reported_failure(&announced).unwrap().position, 1 << 30);
-        assert!(reported_failure(&[]).is_none() && reported_failure(&failure[1..]).is_none());
     }
 
     #[test]

@@ -20,6 +20,10 @@ impl Stdio {
         Self(Stream::Inherit)
     }
 
+    pub(super) fn inherit_all() -> [Self; 3] {
+        std::array::from_fn(|_| Self::inherit())
+    }
+
     /// The host's `/dev/null`.
     pub fn null() -> Self {
         Self(Stream::Null)

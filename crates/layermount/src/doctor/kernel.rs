@@ -34,7 +34,7 @@ fn openat2() -> Probe {
 
 fn close_range() -> Probe {
     let closed = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|fd| crate::sys::exec::has_close_range(fd.as_fd()))
+        .and_then(|fd| crate::sys::fd::has_close_range(fd.as_fd()))
         .syscall("close_range", || "CLOSE_RANGE_CLOEXEC".to_owned());
     let outcome = match closed {
         Ok(()) => Outcome::Works("descriptors are closed in one call".to_owned()),

@@ -318,8 +318,8 @@ impl Furnish {
         self
     }
 
-    /// Memory at a path inside, made when missing, with a copy of what the image itself has there, whatever is mounted above it: files, modes, owners, times, and
-    /// the xattrs that tmpfs takes. Hard links become files of their own.
+    /// Memory at a path inside, made when missing, with a copy of what the image itself has there, whatever is mounted above it:
+    /// files, modes, owners, times, and the xattrs that tmpfs takes. Hard links become files of their own.
     ///
     /// Entering fails when the files do not fit, or lie more than 64 directories deep.
     #[must_use]

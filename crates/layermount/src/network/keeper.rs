@@ -27,7 +27,6 @@
 
 use std::ffi::CString;
 use std::io::Read as _;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
@@ -35,20 +34,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabilities};
 
 use super::error::NetworkError;
 use super::pasta::Pasta;
-use crate::command::above_streams;
 use crate::error::{SyscallContext, SyscallError};
-use crate::sys::copy;
+use crate::ipc::{self, Message};
 use crate::sys::exec::{self, Strings};
+use crate::sys::fd;
 use crate::sys::fork::{self, Process};
 use crate::sys::namespace::unshare;
 use crate::sys::network::bring_loopback_up;
@@ -85,6 +80,9 @@ struct Plan {
 const NAMESPACE_IS_THERE: u8 = 1;
 const NAMESPACE_FAILED: u8 = 2;
 const PASTA_ENDED: u8 = 3;
+
+/// What it is told: with the program's pidfd.
+const PROGRAM: u8 = 4;
 
 impl Keeper {
     /// Returns when the namespace is connected.
@@ -129,12 +127,7 @@ impl Keeper {
 
     /// From now on it lives exactly as long as the program.
     pub(crate) fn hand_over(&mut self, program: BorrowedFd<'_>) -> Result<(), NetworkError> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [program];
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let message = [std::io::IoSlice::new(b"!")];
-        retry_on_intr(|| rustix::net::sendmsg(&self.socket, &message, &mut ancillary, SendFlags::NOSIGNAL))
+        ipc::send(self.socket.as_fd(), PROGRAM, Some(program))
             .syscall("sendmsg", || "SCM_RIGHTS".to_owned())
             .map_err(cannot("tell whose network it is"))?;
         self.handed_over = true;
@@ -184,23 +177,20 @@ fn cannot(doing: &'static str) -> impl Fn(SyscallError) -> NetworkError {
 
 /// And the caller's ends: of the socket, and of pasta's standard error.
 fn plan(program: CString, arguments: Strings) -> Result<(Plan, OwnedFd, OwnedFd), SyscallError> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned());
-    let (reader, errors) = pipe()?;
+    let (reader, errors) = ipc::pipe()?;
     rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK).syscall("fcntl", || "F_SETFL, O_NONBLOCK".to_owned())?;
-    let go = pipe()?;
+    let go = ipc::pipe()?;
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .syscall("open", || "/dev/null".to_owned())?;
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .syscall("socketpair", || "AF_UNIX, SOCK_SEQPACKET".to_owned())?;
+    let (ours, theirs) = ipc::socket_pair()?;
     let plan = Plan {
         program,
         arguments,
         environment: Strings::new(Vec::new(), &[]),
-        null: above_streams(null)?,
-        errors: above_streams(errors)?,
-        go: (above_streams(go.0)?, above_streams(go.1)?),
-        socket: above_streams(theirs)?,
+        null: ipc::above_streams(null)?,
+        errors,
+        go,
+        socket: theirs,
     };
     Ok((plan, ours, reader))
 }
@@ -253,11 +243,11 @@ fn keep(plan: &mut Plan) -> i32 {
     }
     say(plan, NAMESPACE_IS_THERE, 0);
     // If that fails, pasta ends without a byte.
-    let _ = retry_on_intr(|| rustix::io::write(&plan.go.1, b"!"));
+    let _ = ipc::send_byte(plan.go.1.as_fd());
     let status = fork::wait_unnoticed(&pasta).ok().flatten().unwrap_or(-1);
     let _ = rustix::process::chdir(c"/");
     // Also the caller's standard streams, whose end somebody may wait for, and its own end of the socket.
-    copy::close_all_except(&[plan.socket.as_raw_fd()]);
+    fd::close_all_except([plan.socket.as_raw_fd()].into_iter());
     if let Err(errno) = hide(plan.socket.as_fd()) {
         return say(plan, NAMESPACE_FAILED, errno.raw_os_error());
     }
@@ -265,7 +255,8 @@ fn keep(plan: &mut Plan) -> i32 {
     if status != 0 {
         return 1;
     }
-    if let Some(program) = receive(plan.socket.as_fd()) {
+    // Unless the caller ends before.
+    if let Ok(Some(Message { descriptor: Some(program), .. })) = ipc::receive(plan.socket.as_fd(), RecvFlags::empty()) {
         let _ = retry_on_intr(|| poll(&mut [PollFd::new(&program, PollFlags::IN)], None));
     }
     0
@@ -295,24 +286,11 @@ fn say(plan: &Plan, what: u8, number: i32) -> i32 {
     1
 }
 
-/// The descriptor that the caller sends, unless it ends before.
-fn receive(socket: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0_u8; 1];
-    let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
-    retry_on_intr(|| rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)).ok()?;
-    ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    })
-}
-
 /// Waits until there is a namespace, and executes pasta; comes back only when that failed.
 fn become_pasta(plan: &mut Plan) -> i32 {
     // With the writing end here, that of the keeper would go unnoticed.
     fork::close_copy(plan.go.1.as_fd());
-    if retry_on_intr(|| rustix::io::read(&plan.go.0, &mut [0_u8; 1])) != Ok(1) {
+    if ipc::receive_byte(plan.go.0.as_fd()) != Ok(true) {
         return 1;
     }
     // The keeper's number where pasta looks for it, which is not necessarily the one of its own pid namespace: the link says
@@ -328,11 +306,11 @@ fn become_pasta(plan: &mut Plan) -> i32 {
     let Some(path) = path.get(..length) else { return 1 };
     let streams = [&plan.null, &plan.errors, &plan.errors];
     for (target, file) in (0..).zip(streams) {
-        if exec::duplicate_onto(file.as_fd(), target).is_err() {
+        if fd::duplicate_onto(file.as_fd(), target).is_err() {
             return 1;
         }
     }
-    exec::close_all_on_exec();
+    fd::close_all_on_exec();
     if plan.arguments.append([path, b""]) {
         exec::execve(&plan.program, &plan.arguments, &plan.environment);
     }

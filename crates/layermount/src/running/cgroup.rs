@@ -1,8 +1,6 @@
 //! The cgroups of a process, of either version: cgroups(7), "/proc files".
 
-use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +9,7 @@ use rustix::io::Errno;
 use super::error::RunningError;
 use crate::caller::Caller;
 use crate::error::SyscallContext as _;
+use crate::mountinfo::MountLine;
 
 /// A cgroup that has to be joined: its `cgroup.procs`.
 #[derive(Debug)]
@@ -30,8 +29,8 @@ impl Membership {
     }
 }
 
-/// Those in which the process is and the caller is not. An ordinary user, who may not move between the cgroups of two of its own sessions,
-/// stays where it is.
+/// Those in which the process is and the caller is not. An ordinary user, who may not move between the cgroups of two of its own
+/// sessions, stays where it is.
 pub(super) fn memberships(pid: u32) -> Result<Vec<Membership>, RunningError> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let (ours, theirs) = (read("/proc/thread-self/cgroup"), read(&format!("/proc/{pid}/cgroup")));
@@ -66,21 +65,15 @@ fn differing<'a>(ours: &'a str, theirs: &'a str) -> impl Iterator<Item = (&'a st
 
 /// Where a hierarchy's cgroup is seen; `None` when it is not mounted, or only a part that does not have it.
 fn directory(mountinfo: &[u8], controllers: &str, path: &str) -> Option<PathBuf> {
-    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
-        // "36 35 98:0 /root /point options... - type source superoptions"
-        let mut fields = line.split(|byte| *byte == b' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-        let (kind, options) = (fields.next()?, fields.nth(1)?);
-        let has = |controller: &str| options.split(|byte| *byte == b',').any(|option| option == controller.as_bytes());
+    MountLine::all(mountinfo).find_map(|mount| {
         let is_it = match controllers {
-            "" => kind == b"cgroup2",
-            controllers => kind == b"cgroup" && controllers.split(',').all(has),
+            "" => mount.kind == b"cgroup2",
+            controllers => mount.kind == b"cgroup" && controllers.split(',').all(|name| mount.has_option(name)),
         };
-        let below = Path::new(path).strip_prefix(OsString::from_vec(root.to_vec())).ok()?;
+        let below = Path::new(path).strip_prefix(mount.root()).ok()?;
         // What is outside of the caller's cgroup namespace begins with "/..".
         let is_inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        (is_it && is_inside).then(|| Path::new(&OsString::from_vec(point.to_vec())).join(below))
+        (is_it && is_inside).then(|| mount.point().join(below))
     })
 }
 
@@ -96,11 +89,11 @@ mod tests {
         assert_eq!(found, [("cpu,cpuacct", "/box"), ("", "/b/c")]);
         let mounts = b"30 29 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n\
             31 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
-            32 29 0:28 /box /part rw - cgroup cgroup rw,memory\n";
+            32 29 0:28 /box\\0401 /a\\040part rw - cgroup cgroup rw,memory\n";
         let at = |controllers, path| directory(mounts, controllers, path);
         assert_eq!(at("cpu,cpuacct", "/box"), Some("/sys/fs/cgroup/cpu,cpuacct/box".into()));
         assert_eq!(at("", "/b/c"), Some("/sys/fs/cgroup/unified/b/c".into()));
-        assert_eq!(at("memory", "/box/in"), Some("/part/in".into()));
+        assert_eq!(at("memory", "/box 1/in"), Some("/a part/in".into()));
         assert_eq!([at("memory", "/other"), at("pids", "/"), at("", "/../x")], [None, None, None]);
     }
 }

@@ -12,6 +12,7 @@ use super::error::RunningError;
 use super::namespaces::Way;
 use crate::capabilities::Capabilities;
 use crate::error::{SyscallContext, SyscallError};
+use crate::userns::{IdRange, parse_map};
 
 /// More than the kernel takes for a new program by default; a process may have made its own larger.
 const MOST_BYTES: u64 = 4 << 20;
@@ -53,7 +54,7 @@ impl Facts {
         };
         // A process in the reader's own user namespace has its map told in terms of the one around.
         let map = |name: &str| {
-            if another_user_namespace { text(name).map(|map| Map::parse(&map)) } else { Ok(Map(Vec::new())) }
+            if another_user_namespace { text(name).map(|map| parse_map(&map)) } else { Ok(Vec::new()) }
         };
         let (users, groups) = (map("uid_map")?, map("gid_map")?);
         // Real, effective, saved, file system.
@@ -64,11 +65,11 @@ impl Facts {
         let directory = rustix::fs::readlink(cwd.as_str(), Vec::new()).syscall("readlink", || cwd.clone());
         let directory = directory.map_err(|cause| RunningError::Look { pid, cause })?;
         Ok(Self {
-            uid: users.inside(effective(field("Uid")?).ok_or_else(|| missing("Uid"))?),
-            gid: groups.inside(effective(field("Gid")?).ok_or_else(|| missing("Gid"))?),
+            uid: inside(&users, effective(field("Uid")?).ok_or_else(|| missing("Uid"))?),
+            gid: inside(&groups, effective(field("Gid")?).ok_or_else(|| missing("Gid"))?),
             groups: field("Groups")?
                 .split_whitespace()
-                .filter_map(|id| Some(groups.inside(id.parse().ok()?)))
+                .filter_map(|id| Some(inside(&groups, id.parse().ok()?)))
                 .collect(),
             bounding: Capabilities::from_bits(bounding),
             no_new_privileges: field("NoNewPrivs")? == "1",
@@ -109,26 +110,13 @@ fn directory_of(link: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(if is_usable { link } else { b"/".to_vec() }))
 }
 
-/// Lines of inside, outside, count.
-struct Map(Vec<[u32; 3]>);
-
-impl Map {
-    fn parse(text: &str) -> Self {
-        let line = |line: &str| {
-            let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
-            Some([numbers.next()??, numbers.next()??, numbers.next()??])
-        };
-        Self(text.lines().filter_map(line).collect())
-    }
-
-    /// What is not mapped is left as it is.
-    fn inside(&self, outside: u32) -> u32 {
-        let of = |[inside, start, count]: &[u32; 3]| {
-            let offset = outside.checked_sub(*start).filter(|offset| offset < count)?;
-            inside.checked_add(offset)
-        };
-        self.0.iter().find_map(of).unwrap_or(outside)
-    }
+/// What is not mapped is left as it is.
+fn inside(map: &[IdRange], id: u32) -> u32 {
+    let of = |range: &IdRange| {
+        let offset = id.checked_sub(range.outside).filter(|offset| *offset < range.count)?;
+        range.inside.checked_add(offset)
+    };
+    map.iter().find_map(of).unwrap_or(id)
 }
 
 #[cfg(test)]
@@ -137,9 +125,9 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_the_process() {
-        let map = Map::parse("         0       1000          1\n         1     100000      65536\n");
-        assert_eq!([1000, 100_000, 100_999, 7].map(|id| map.inside(id)), [0, 1, 1000, 7]);
-        assert_eq!(Map::parse("").inside(5), 5);
+        let map = parse_map("         0       1000          1\n         1     100000      65536\n");
+        assert_eq!([1000, 100_000, 100_999, 7].map(|id| inside(&map, id)), [0, 1, 1000, 7]);
+        assert_eq!(inside(&[], 5), 5);
     }
 
     #[test]

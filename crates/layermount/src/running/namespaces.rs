@@ -11,10 +11,10 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use nix::libc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::RunningError;
 use crate::error::{SyscallContext, SyscallError};
+use crate::ipc;
 use crate::script::write_all;
 use crate::sys::fork;
 use crate::sys::namespace::{owner, set_namespaces};
@@ -78,15 +78,15 @@ impl Way {
         self.owner.as_ref()
     }
 
-    /// Opens a file for reading with the rights that the caller has in the owner's namespace: files in `/proc` of a process of another user
-    /// there are nobody's outside.
+    /// Opens a file for reading with the rights that the caller has in the owner's namespace: files in `/proc` of a process of
+    /// another user there are nobody's outside.
     pub(super) fn open_as_owner(&self, path: &str) -> Result<OwnedFd, SyscallError> {
         let opening = || path.to_owned();
         let (Some(owner), Ok(name)) = (&self.owner, CString::new(path)) else {
             return Err(Errno::ACCESS).syscall("open", opening);
         };
         let mut opened = Err(Errno::ACCESS);
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+        let (reader, writer) = ipc::pipe()?;
         // With the table of descriptors in common, what the child opens is open here.
         fork::run(libc::CLONE_FILES, &mut || {
             let open = || {

@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Failure, Script, ScriptError, Slot};
 use crate::error::{Error, Result, SyscallContext, SyscallError};
+use crate::ipc;
 use crate::sys::fork;
 use crate::userns::Stage;
 
 /// The descriptor that the script leaves in `result`.
 pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Result<OwnedFd> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+    let (reader, writer) = ipc::pipe()?;
     let mut files = script.files();
     fork::run(libc::CLONE_NEWNS | libc::CLONE_FILES, &mut || {
         let outcome = script.run(&mut files);
@@ -65,7 +65,7 @@ impl From<SyscallError> for Refused {
 
 /// Runs a script in a child with namespaces of its own (`CLONE_NEW*`), of which nothing stays.
 pub(crate) fn try_in_child(script: &Script<'_>, flags: libc::c_int) -> Result<(), Refused> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned())?;
+    let (reader, writer) = ipc::pipe()?;
     let mut files = script.files();
     let status = fork::run(flags, &mut || match script.run(&mut files) {
         Ok(()) => 0,

@@ -62,8 +62,8 @@ pub trait Progress: std::fmt::Debug + Sync {
 pub enum LayerEvent {
     /// Another process is making it; this one waits.
     Waiting,
-    /// It is being unpacked, or packed into a file; `read` bytes of the blob have been read, of `size` where that is known. Told first before anything
-    /// is read, except of a layer of an archive: which one that is, is known when it is done.
+    /// It is being unpacked, or packed into a file; `read` bytes of the blob have been read, of `size` where that is known. Told
+    /// first before anything is read, except of a layer of an archive: which one that is, is known when it is done.
     Unpacking {
         /// Bytes of the blob so far.
         read: u64,

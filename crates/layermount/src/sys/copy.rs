@@ -1,7 +1,6 @@
-//! A process that goes on as a copy of another one, and what it lets go of.
+//! A process that goes on as a copy of another one.
 
 use std::ffi::CStr;
-use std::os::fd::RawFd;
 
 use nix::libc;
 use rustix::io::{Errno, Result};
@@ -33,31 +32,6 @@ fn clone(flags: libc::c_int) -> Result<Option<Pid>> {
         Ok(-1) => Err(last_errno()),
         Ok(pid) => Ok(Pid::from_raw(pid)),
         Err(_) => Err(Errno::INVAL),
-    }
-}
-
-/// Closes every descriptor but these, which are in order. Only for a child with a table of its own. Async-signal-safe.
-pub(crate) fn close_all_except(kept: &[RawFd]) {
-    let mut first: libc::c_uint = 0;
-    for fd in kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()) {
-        if first < fd {
-            close_range(first, fd - 1);
-        }
-        first = fd + 1;
-    }
-    close_range(first, libc::c_uint::MAX);
-}
-
-fn close_range(first: libc::c_uint, last: libc::c_uint) {
-    let none: libc::c_uint = 0;
-    // SAFETY: takes integers; the caller uses none of these.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, last, none) } == 0 {
-        return;
-    }
-    // Before Linux 5.9; see `exec::close_all_on_exec`. The limit of open files may be the program's by now, and lower than what is open.
-    for fd in first..=last.min(1 << 16) {
-        // SAFETY: takes an integer; the caller does not use this descriptor.
-        unsafe { libc::close(fd.cast_signed()) };
     }
 }
 

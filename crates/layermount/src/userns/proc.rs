@@ -22,7 +22,7 @@ impl IdMaps {
 }
 
 /// A map as the kernel prints it: lines of three numbers.
-pub(super) fn parse(text: &str) -> Vec<IdRange> {
+pub(crate) fn parse(text: &str) -> Vec<IdRange> {
     text.lines().filter_map(|line| IdRange::of_words(line.split_whitespace())).collect()
 }
 

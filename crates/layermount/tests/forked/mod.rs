@@ -134,17 +134,21 @@ pub(crate) fn make_shell_tree(at: &Path) -> PathBuf {
     ] {
         let tool = Path::new("/bin").join(tool);
         fs::copy(&tool, root.join(tool.strip_prefix("/").unwrap())).unwrap();
-        let output = std::process::Command::new("ldd").arg(&tool).output().unwrap();
-        let output = String::from_utf8(output.stdout).unwrap();
-        for library in output.split_whitespace().filter(|word| word.starts_with('/')) {
-            let copy = root.join(&library[1..]);
-            if !copy.exists() {
-                fs::create_dir_all(copy.parent().unwrap()).unwrap();
-                fs::copy(library, &copy).unwrap();
-            }
-        }
+        copy_libraries(&tool, &root);
     }
     root
+}
+
+/// What a program is linked to, into a tree, where it is outside.
+fn copy_libraries(program: &Path, tree: &Path) {
+    let output = std::process::Command::new("ldd").arg(program).output().unwrap();
+    for library in String::from_utf8(output.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = tree.join(&library[1..]);
+        if !copy.exists() {
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(library, &copy).unwrap();
+        }
+    }
 }
 
 /// A directory for one case.
@@ -203,4 +207,14 @@ pub(crate) fn output(overlay: Overlay, command: Command) -> (String, i32) {
 
 pub(crate) fn says(overlay: Overlay, script: &str) -> String {
     output(overlay, sh(script)).0
+}
+
+/// A layer with this binary and what it is linked to.
+pub(crate) fn probe_layer(at: &Path) -> PathBuf {
+    let layer = at.join("probe-layer");
+    fs::create_dir(&layer).unwrap();
+    let binary = std::env::current_exe().unwrap();
+    fs::copy(&binary, layer.join("probe")).unwrap();
+    copy_libraries(&binary, &layer);
+    layer
 }

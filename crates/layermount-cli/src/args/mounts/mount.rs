@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use layermount::{Access, BindOptions, Tmpfs};
 
-use super::tmpfs::{mode, size};
+use super::tmpfs::size;
 use super::{propagation, target_path};
+use crate::args::value::mode;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
@@ -73,7 +74,7 @@ impl Words {
             }
             ("bind-recursive", Some(_)) => return Err("bind-recursive is enabled, disabled or readonly".into()),
             ("tmpfs-size", Some(value)) => self.size = Some(size(value)?),
-            ("tmpfs-mode", Some(value)) => self.mode = Some(mode(value)?),
+            ("tmpfs-mode", Some(value)) => self.mode = Some(mode(value, 0o7777)?),
             ("volume-driver" | "volume-label" | "volume-nocopy" | "volume-opt" | "volume-subpath", _) => {
                 return Err(format!("{key}: {NO_VOLUMES}"));
             }

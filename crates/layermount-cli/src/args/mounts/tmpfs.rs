@@ -6,7 +6,7 @@ use std::str::FromStr;
 use layermount::{Access, Tmpfs};
 
 use super::{propagation, target_path};
-use crate::args::value::bytes;
+use crate::args::value::{bytes, mode};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TmpfsMount {
@@ -35,7 +35,7 @@ fn add(tmpfs: Tmpfs, option: &str) -> Result<Tmpfs, String> {
         ("dev" | "nodev", None) => tmpfs.dev(key == "dev"),
         ("exec" | "noexec", None) => tmpfs.exec(key == "exec"),
         ("size", Some(value)) => tmpfs.size(size(value)?),
-        ("mode", Some(value)) => tmpfs.mode(mode(value)?),
+        ("mode", Some(value)) => tmpfs.mode(mode(value, 0o7777)?),
         ("uid", Some(value)) => tmpfs.uid(number(option, value)?),
         ("gid", Some(value)) => tmpfs.gid(number(option, value)?),
         ("nr_inodes", Some(value)) => tmpfs.inodes(number(option, value)?),
@@ -57,11 +57,6 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         0 => Err("a size of 0 would be no limit: leave it out for half of the memory".into()),
         size => Ok(size),
     }
-}
-
-pub(super) fn mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777 && !text.starts_with('+'));
-    mode.ok_or_else(|| format!("{text:?} is not a mode: it is an octal number, such as 1777"))
 }
 
 fn number<T: FromStr>(option: &str, text: &str) -> Result<T, String> {

@@ -47,7 +47,8 @@ impl Memory {
         memory
     }
 
-    /// Gives it back, and overwrites the command line and the environment at `strings`. Nothing that was allocated may be used afterwards.
+    /// Gives it back, and overwrites the command line and the environment at `strings`. Nothing that was allocated may be used
+    /// afterwards.
     pub(super) fn let_go(self, strings: Range<usize>, name: &CStr) {
         if self.stack.start <= strings.start && strings.end <= self.stack.end {
             memory::overwrite(strings, name);
