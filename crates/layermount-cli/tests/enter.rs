@@ -118,7 +118,7 @@ fn the_environment_is_the_programs() {
     let output = command.env("OUTSIDE", "out").stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines[..3], ["of the run,mine,hello,out", "/etc", "uid=1000(guest) gid=1000(guest)"]);
+    assert_eq!(lines[..3], ["of the run,mine,hello,out", "/etc", "uid=1000(guest) gid=1000(guest) groups=1000(guest)"]);
     assert_eq!(lines[3].len(), 12);
     assert_eq!(stage.prints(&["-u", "0", "-w", "/"], &running, "busybox id -u; pwd"), "0\n/\n");
     // Root again, and no more than root of the image.

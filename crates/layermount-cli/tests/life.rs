@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::World;
+use world::{World, program};
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Output {
     world.layermount().arg("run").args(flags).args([image, script]).stdin(Stdio::null()).output().unwrap()
@@ -82,7 +82,12 @@ fn an_init_passes_signals_on_and_ends_as_the_program_does() {
     assert_eq!(prints(&world, &["--init"], &image, "echo $$"), "2\n");
     assert_eq!(run(&world, &["--init"], &image, "exit 7").status.code(), Some(7));
     assert_eq!(run(&world, &["--init"], &image, "kill -KILL $$").status.code(), Some(137));
-    assert_eq!(run(&world, &["--init", "--entrypoint", "lost"], &image, "x").status.code(), Some(126));
+    for (program, code) in [("lost", 126), ("missing", 127)] {
+        let output = run(&world, &["--init", "--entrypoint", program], &image, "x");
+        assert_eq!(output.status.code(), Some(code), "{program}");
+        // The child that fails ends without a word of its own.
+        assert!(output.stderr.starts_with(b"layermount: "), "{program}: {output:?}");
+    }
     let sleeps = "echo ready; exec busybox sleep 100";
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGUSR1, 138)] {
         let running = Running::start(&world, &["--init"], &image, sleeps);
@@ -124,6 +129,33 @@ fn an_init_reaps_orphans_and_shows_nothing_of_the_host() {
     let resident = "busybox awk '/RssAnon/ {print $2}' /proc/1/status";
     let kilobytes: u64 = prints(&world, &["--init"], &image, resident).trim().parse().unwrap();
     assert!(kilobytes < 4096, "{kilobytes}");
+}
+
+#[test]
+fn no_program_runs_before_its_init_is_confined() {
+    let Some((world, image)) = World::with_shell() else { return };
+    if program("strace").is_none() {
+        return;
+    }
+    let layermount = world.layermount();
+    let mut command = Command::new("strace");
+    // What the init alone calls takes a while.
+    command.args(["-f", "-o", "/dev/null", "-e", "trace=setpgid", "-e", "inject=setpgid:delay_enter=500ms"]);
+    command.arg(layermount.get_program()).args(layermount.get_args());
+    let look = "busybox grep -E 'CapPrm|Seccomp:' /proc/1/status";
+    let output = command.args(["run", "--init", "-u", "0", &image, look]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "CapPrm:\t00000000a80425fb\nSeccomp:\t2\n", "{output:?}");
+}
+
+#[test]
+fn an_init_ends_with_its_program_whatever_the_filter_refuses() {
+    let Some((world, image)) = World::with_shell() else { return };
+    let filter = world.path().join("filter.json");
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["rt_sigtimedwait"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    std::fs::write(&filter, text).unwrap();
+    let option = format!("seccomp={}", filter.display());
+    assert_eq!(run(&world, &["--init", "--security-opt", &option], &image, "exit 7").status.code(), Some(7));
 }
 
 #[test]

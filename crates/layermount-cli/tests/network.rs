@@ -348,3 +348,18 @@ fn what_listens_at_the_hosts_loopback_stays_out_of_reach() {
     assert!(!text.contains("reached") && secret.accept().is_err(), "{text}");
     assert!(!text.contains("nameserver 127."), "{text}");
 }
+
+#[test]
+fn who_looks_after_pasta_is_not_to_be_looked_into() {
+    let Some((world, image)) = World::with_shell() else { return };
+    if pasta().is_none() {
+        return;
+    }
+    // The program's siblings, of which the host's root directory would be a way out.
+    let script = "parent=$(busybox awk '/^PPid/ {print $2}' /proc/$$/status); \
+        for at in /proc/[0-9]*; do \
+          busybox grep -qs \"^PPid:.$parent$\" $at/status && [ $at != /proc/$$ ] || continue; \
+          busybox cat $at/comm; busybox ls $at/root/ >/dev/null 2>&1 && echo open; \
+        done; :";
+    assert_eq!(prints(&world, &["--net", "pasta", "--pid", "host"], &image, script), "layermount\n");
+}

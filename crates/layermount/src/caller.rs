@@ -47,7 +47,7 @@ pub(crate) enum Owners {
 }
 
 /// The beginning of the digest of an ID map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MapId(u32);
 
 impl std::fmt::Display for MapId {

@@ -167,6 +167,28 @@ fn both_backings_stand_in_one_store_and_images_use_what_is_there() {
 }
 
 #[test]
+fn directories_of_some_layers_are_not_taken_for_their_files() {
+    let Some(world) = World::new() else { return };
+    let image = world.image("shorter", BASE);
+    assert_eq!(realize_as(&world.store(), &image, Backing::Directory).unwrap().1, 2);
+    // Both are there as files, too, when the top is added; then as directories alone.
+    for (tag, files) in [("with", true), ("without", false)] {
+        let top = TOP.replace("/more", &format!("/more-{tag}"));
+        let longer = world.image(tag, &format!("{BASE}{top}"));
+        if files {
+            assert_eq!(realize_as(&world.store(), &image, Backing::Erofs).unwrap().1, 2);
+        }
+        let (stack, _) = world.realize(&longer);
+        assert!(is_in_files(&stack));
+        assert_eq!(read(&stack, "etc/motd"), b"hello\n", "{tag}");
+        assert_eq!(read(&stack, "srv/data"), b"the second layer\n", "{tag}");
+        assert_eq!(read(&stack, "srv/top"), b"the third layer\n", "{tag}");
+        drop(stack);
+        std::fs::remove_dir_all(world.path().join("layers/erofs")).unwrap();
+    }
+}
+
+#[test]
 fn where_files_cannot_be_mounted_directories_are_made() {
     let Some(world) = World::new() else { return };
     let Ok(place) = tempfile::tempdir_in("/dev/shm") else { return skip("erofs", "no /dev/shm") };

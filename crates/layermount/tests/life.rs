@@ -18,7 +18,6 @@ fn main() -> ExitCode {
         Root streams_that_are_given_stay
         Root the_terminal_hangs_up
         Root an_init_is_process_1
-        Root an_init_that_may_not_wait_for_signals_ends_with_the_program
         Root threads_may_start_inits_and_join
         Root joining_needs_no_command_of_the_process
         Root who_joins_gets_descriptors_under_any_number
@@ -89,26 +88,6 @@ fn an_init_is_process_1() {
     assert!(status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t2")), "{status}");
     child.signal(child.stop_signal()).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 2));
-}
-
-/// An init is under the program's filter.
-fn an_init_that_may_not_wait_for_signals_ends_with_the_program() {
-    let refused = r#"{"names": ["rt_sigtimedwait", "rt_sigtimedwait_time64"], "action": "SCMP_ACT_ERRNO"}"#;
-    let profile = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{refused}]}}"#);
-    let mut command = sh("sleep 0.1; exit 7");
-    command.init(true).seccomp(layermount::Seccomp::from_json(&profile).unwrap());
-    let mut child = spawn(shell(&[]), &mut command);
-    let since = std::time::Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if since.elapsed().as_secs() > 10 {
-            child.kill().unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    };
-    assert_eq!(status.code(), Some(7), "{status}");
 }
 
 /// The launcher's memory is not the init's, whatever its threads hold.

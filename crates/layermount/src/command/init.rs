@@ -4,7 +4,8 @@
 //! process 1, confined, about to execute the program
 //!   blocks all signals
 //!   fork -----------------------------> the program: goes on as if nothing had happened
-//!   lets go of descriptors and memory
+//!   lets go of descriptors, is confined --> does not go on before
+//!   lets go of memory
 //!   waits for signals: passes them on, reaps, and ends as the program did
 //! ```
 //!
@@ -14,9 +15,10 @@
 mod shed;
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, set_dumpable_behavior, wait};
 
 use super::launch::Stopped;
@@ -48,10 +50,37 @@ fn strings(stat: &str) -> Option<Range<usize>> {
     (arg_start != 0).then_some(arg_start..env_end)
 }
 
+/// Where the program waits until its init is confined: with the capabilities to, it could look into one that is not yet.
+pub(super) struct Gate {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Gate {
+    /// Before open files are limited. Async-signal-safe.
+    pub(super) fn new() -> Result<Self, Errno> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Until it is opened, or the init is gone.
+    fn pass(self) {
+        drop(self.writer);
+        let _ = retry_on_intr(|| rustix::io::read(&self.reader, &mut [0_u8; 1]));
+    }
+
+    /// What a filter refuses of this, it may allow of the other.
+    fn open(&self) {
+        let _ = rustix::io::write(&self.writer, b"!");
+        fork::close_copy(self.writer.as_fd());
+    }
+}
+
 /// Returns in the program; this process becomes its init. `confine` has the last word on what it may do, and `maps` is its own
 /// `/proc/self/maps`.
 pub(super) fn divide(
     plan: &Plan,
+    gate: Gate,
     confine: impl FnOnce() -> Result<(), Stopped>,
     maps: Option<BorrowedFd<'_>>,
 ) -> Result<(), Errno> {
@@ -60,16 +89,20 @@ pub(super) fn divide(
     // What the program's user could learn of the host from a copy of its launcher. The program becomes another memory by execve.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     match copy::fork()? {
-        None => signal::unblock_all(),
+        None => {
+            gate.pass();
+            signal::unblock_all()
+        }
         Some(program) => {
             // It fails for the leader of a session, which is alone in its group already.
             let _ = rustix::process::setpgid(None, None);
             let _ = rustix::process::chdir(c"/");
             copy::set_name(NAME);
             let memory = maps.map(shed::Memory::read);
-            fd::close_all_except([].into_iter());
+            fd::close_all_except([gate.writer.as_raw_fd()].into_iter());
             // What it fails for, it fails for in the program, which says so.
             let _ = confine();
+            gate.open();
             if let Some(memory) = memory {
                 memory.let_go(plan.strings.clone(), NAME);
             }
@@ -83,27 +116,34 @@ fn serve(program: Pid) -> i32 {
     loop {
         match signal::wait_for_any() {
             Ok(nix::libc::SIGCHLD) => {
-                if let Some(code) = reap(program, WaitOptions::NOHANG) {
+                if let Some(code) = reap(program) {
                     return code;
                 }
             }
             // The program may be gone, or another user's by now.
             Ok(number) => drop(signal::kill(program, number)),
-            Err(Errno::INTR) => {}
-            // The program's filter, which is this process's as well, refuses it: then no signal is passed on.
-            Err(_) => {
-                if let Some(code) = reap(program, WaitOptions::empty()) {
-                    return code;
-                }
-            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // The program's filter refuses it: signals are lost then.
+            Err(_) => return wait_for(program),
+        }
+    }
+}
+
+/// [`serve`], without signals.
+fn wait_for(program: Pid) -> i32 {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == program => return code(status),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 125,
         }
     }
 }
 
 /// Takes away everybody who has ended; what the program ended with, if it is among them.
-fn reap(program: Pid, how: WaitOptions) -> Option<i32> {
+fn reap(program: Pid) -> Option<i32> {
     loop {
-        match wait(how) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == program => return Some(code(status)),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return None,

@@ -233,6 +233,8 @@ impl Launch {
             // Before the limits, of which that of open files would be taken for how many there are.
             fd::close_all_on_exec();
         }
+        let gate = self.init.is_some().then(init::Gate::new).transpose();
+        let gate = gate.map_err(|errno| Stage::Init.failed(errno))?;
         // To raise them is a privilege.
         for limit in &self.rlimits {
             limit.apply().map_err(|errno| Stage::Rlimits.failed(errno))?;
@@ -243,7 +245,7 @@ impl Launch {
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
-        self.leave_init_behind(&identity, report)?;
+        self.leave_init_behind(gate, &identity, report)?;
         if let Some(slave) = &self.terminal {
             slave.control().map_err(|errno| Stage::Terminal.failed(errno))?;
         }
@@ -268,11 +270,16 @@ impl Launch {
     }
 
     /// This process becomes the init, if there is to be one, and its child goes on.
-    fn leave_init_behind(&self, identity: &Identity, report: Option<Report<'_>>) -> Result<(), Stopped> {
-        let Some(plan) = &self.init else { return Ok(()) };
+    fn leave_init_behind(
+        &self,
+        gate: Option<init::Gate>,
+        identity: &Identity,
+        report: Option<Report<'_>>,
+    ) -> Result<(), Stopped> {
+        let (Some(plan), Some(gate)) = (&self.init, gate) else { return Ok(()) };
         let failed = |errno| Stage::Init.failed(errno);
         let confine = || self.confinement.finish(identity.uid.is_root());
-        init::divide(plan, confine, report.and_then(|report| report.maps)).map_err(failed)?;
+        init::divide(plan, gate, confine, report.and_then(|report| report.maps)).map_err(failed)?;
         report.and_then(|report| report.herald).map_or(Ok(()), herald::announce).map_err(failed)
     }
 
@@ -371,8 +378,8 @@ impl Launch {
             self.groups.push(number);
         }
         let room = self.groups.capacity() - self.groups.len();
-        let more = self.more_groups.iter().copied().filter(|group| group.as_raw() != gid);
-        self.groups.extend(more.take(room));
+        // The first is that of the program that is joined, which is among them.
+        self.groups.extend(self.more_groups.iter().filter(|group| group.as_raw() != gid).take(room).copied());
         Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
     }
 

@@ -12,6 +12,7 @@
 
 use std::borrow::BorrowMut;
 use std::io::Read as _;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -113,7 +114,8 @@ impl RootMount {
             if let Some(watch) = &mut files.watch {
                 watch.lap(StartPhase::Clone);
             }
-            let maps = launch.own_maps();
+            // Closed by then with all else, or by the end of this child.
+            let maps = ManuallyDrop::new(launch.own_maps());
             let report = channel.report(maps.as_ref().map(AsFd::as_fd));
             let failure = match join.run() {
                 Ok(()) => match script.run(&mut files) {

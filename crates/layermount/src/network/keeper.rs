@@ -6,9 +6,10 @@
 //!                             unshare(CLONE_NEWNET), brings lo up
 //!                             gives its capabilities up
 //!   opens /proc/KEEPER/ns/net <-- says so
-//!                             writes a byte ---------------------------->  execve
+//!   says that it has          writes a byte ---------------------------->  execve
 //!                             waits                                        joins the namespace, binds ports
-//!   goes on <---------------  says how that went <---------------------    goes to the background
+//!                             hides <----------------------------------    goes to the background
+//!   goes on <---------------  says how that went
 //!   starts the program, which joins the namespace
 //!   sends its pidfd --------> waits for the program's end
 //!                             ends, and the kernel kills pasta
@@ -21,7 +22,8 @@
 //!
 //! The namespace is named to pasta as that of a process, which every version takes and AppArmor's profile for it allows. The
 //! kernel shows it to a process that has at least the other's capabilities (ptrace(2), "Ptrace access mode checking"): so the keeper
-//! has none.
+//! has none. The same goes for a program that sees the host's processes, to which `/proc/KEEPER/root` would be the host's root
+//! directory: so the keeper is not dumpable any more when the program is started.
 
 use std::ffi::CString;
 use std::io::Read as _;
@@ -109,6 +111,8 @@ impl Keeper {
         let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .syscall("open", || path)
             .map_err(cannot("open the new network namespace"))?;
+        // Its end is heard of below.
+        let _ = retry_on_intr(|| rustix::net::send(&socket, b"!", SendFlags::NOSIGNAL));
         match hear(socket.as_fd())? {
             (PASTA_ENDED, 0) => {}
             (_, status) => return Err(NetworkError::Pasta { said: complaint(errors, status) }),
@@ -241,13 +245,16 @@ fn keep(plan: &mut Plan) -> i32 {
     // If that fails, pasta ends without a byte.
     let _ = ipc::send_byte(plan.go.1.as_fd());
     let status = fork::wait_unnoticed(&pasta).ok().flatten().unwrap_or(-1);
+    let _ = rustix::process::chdir(c"/");
+    // Also the caller's standard streams, whose end somebody may wait for, and its own end of the socket.
+    fd::close_all_except([plan.socket.as_raw_fd()].into_iter());
+    if let Err(errno) = hide(plan.socket.as_fd()) {
+        return say(plan, NAMESPACE_FAILED, errno.raw_os_error());
+    }
     say(plan, PASTA_ENDED, status);
     if status != 0 {
         return 1;
     }
-    let _ = rustix::process::chdir(c"/");
-    // Also the caller's standard streams, whose end somebody may wait for, and its own end of the socket.
-    fd::close_all_except([plan.socket.as_raw_fd()].into_iter());
     // Unless the caller ends before.
     if let Ok(Some(Message { descriptor: Some(program), .. })) = ipc::receive(plan.socket.as_fd(), RecvFlags::empty()) {
         let _ = retry_on_intr(|| poll(&mut [PollFd::new(&program, PollFlags::IN)], None));
@@ -262,6 +269,14 @@ fn make_namespace() -> Result<(), Errno> {
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     // Whoever has moved into a user namespace is not to be looked at otherwise.
     set_dumpable_behavior(DumpableBehavior::Dumpable)
+}
+
+/// Before there is a program: it may see this process (`--pid host`), whose root directory is the host's and who has no capability that
+/// a program of the same user lacks. The caller has opened the namespace by then, and so has pasta.
+fn hide(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    // The end of a caller that is gone is noticed later.
+    let _ = retry_on_intr(|| rustix::io::read(socket, &mut [0_u8; 1]));
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 fn say(plan: &Plan, what: u8, number: i32) -> i32 {

@@ -13,14 +13,14 @@ use crate::image::Layer;
 use super::durability;
 use super::entry::{Entry, Key};
 use super::realize::{LayerEvent, RealizeOptions};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, ShelfKind};
 
 /// Layers that are kept from being removed for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     options: &'a RealizeOptions<'a>,
-    /// By file name.
-    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// By shelf and file name: the same layer may lie on several, as a directory and as a file.
+    entries: Mutex<HashMap<(ShelfKind, String), Arc<Entry>>>,
 }
 
 impl<'a> Held<'a> {
@@ -60,24 +60,25 @@ impl<'a> Held<'a> {
     /// Keeps what was published just now.
     pub(super) fn keep(&self, shelf: &Shelf, key: &Key) -> Result<()> {
         let entry = shelf.entry(key)?.map(Arc::new);
-        self.entries().extend(entry.map(|entry| (key.file_name(), entry)));
+        self.entries().extend(entry.map(|entry| (place(shelf, key), entry)));
         Ok(())
     }
 
     /// The layer was completed, and there is no open one any more.
-    pub(super) fn release_open(&self, layer: &Layer) {
-        self.entries().remove(&Key::Open(layer.diff_id.clone()).file_name());
+    pub(super) fn release_open(&self, shelf: &Shelf, layer: &Layer) {
+        self.entries().remove(&place(shelf, &Key::Open(layer.diff_id.clone())));
     }
 
     /// What was found before stays locked until it was found again: nobody prunes it in between.
     fn look_again(&self, shelf: &Shelf, layer: &Layer, key: &Key) -> Result<Option<Arc<Entry>>> {
-        let _before = self.entries().remove(&key.file_name());
+        let _before = self.entries().remove(&place(shelf, key));
         self.look(shelf, layer, key)
     }
 
     /// Only removal takes an entry away, which holding it prevents: what was found once is there.
     fn look(&self, shelf: &Shelf, layer: &Layer, key: &Key) -> Result<Option<Arc<Entry>>> {
-        if let Some(entry) = self.entries().get(&key.file_name()) {
+        let place = place(shelf, key);
+        if let Some(entry) = self.entries().get(&place) {
             return Ok(Some(Arc::clone(entry)));
         }
         let Some(entry) = shelf.entry(key)? else { return Ok(None) };
@@ -85,13 +86,17 @@ impl<'a> Held<'a> {
             return Ok(None);
         }
         let entry = Arc::new(entry);
-        self.entries().insert(key.file_name(), Arc::clone(&entry));
+        self.entries().insert(place, Arc::clone(&entry));
         Ok(Some(entry))
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<(ShelfKind, String), Arc<Entry>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn place(shelf: &Shelf, key: &Key) -> (ShelfKind, String) {
+    (shelf.kind(), key.file_name())
 }
 
 #[cfg(test)]
@@ -102,7 +107,7 @@ mod tests {
     use super::super::entry::{Record, write_record};
     use super::super::in_use::{Claim, claim};
     use super::super::root::{StoreRoot, open_or_create};
-    use super::super::shelf::{Directories, ShelfKind};
+    use super::super::shelf::Directories;
     use super::*;
     use crate::digest::{ChainId, DiffId, Digest};
     use crate::unpack::{OpenEnds, Skipped, Unpacked};

@@ -19,7 +19,7 @@ use super::root::{Part, StoreRoot, check_owner, names_in, open_or_create};
 use super::stage::Stage;
 
 /// What the layers of a shelf are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ShelfKind {
     /// Directories.
     Directories(Directories),
@@ -28,7 +28,7 @@ pub(crate) enum ShelfKind {
 }
 
 /// The two things in which directories of the same layer differ: the namespace of overlayfs's marks, and the owners of files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Directories {
     /// Root's, with all owners.
     Trusted,

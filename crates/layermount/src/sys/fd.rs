@@ -39,16 +39,17 @@ fn close_from_to(first: libc::c_uint, last: libc::c_uint) {
     if close_range(first, last, 0).is_ok() {
         return;
     }
-    // Before Linux 5.9, or where a filter hides the call.
-    for fd in first..one_by_one().min(last.saturating_add(1)) {
+    // Before Linux 5.9, or where a filter hides the call. The limit of open files may be the program's by now, and lower than what is open.
+    for fd in first..MOST.min(last.saturating_add(1)) {
         // SAFETY: takes an integer; the caller does not use this descriptor.
         unsafe { libc::close(fd.cast_signed()) };
     }
 }
 
-/// Up to where descriptors are gone through one by one: daemons are known to raise the limit to a thousand millions.
+/// How many descriptors are gone through one by one at most: daemons are known to raise the limit to a thousand millions.
+const MOST: libc::c_uint = 1 << 16;
+
 fn one_by_one() -> libc::c_uint {
-    const MOST: libc::c_uint = 1 << 16;
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| libc::c_uint::try_from(limit).ok());
     limit.unwrap_or(MOST).min(MOST)
 }

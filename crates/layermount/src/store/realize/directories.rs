@@ -161,7 +161,7 @@ impl Work<'_> {
             write_record(directory.as_fd(), &record)?;
             shelf.publish(stage, STAGED, &key)
         })?;
-        self.held.release_open(layer);
+        self.held.release_open(shelf, layer);
         self.held.complete(shelf, layer)
     }
 }
