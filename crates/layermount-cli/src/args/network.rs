@@ -35,8 +35,9 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<HostEntry>,
 
-    /// Open a socket and pass it to the program as systemd does (LISTEN_FDS): unix:PATH[,mode=0660][,user=U][,group=G],
-    /// tcp:[ADDRESS]:PORT or udp:[ADDRESS]:PORT; ,name=NAME behind any of them is what LISTEN_FDNAMES says
+    /// Open a socket and pass it to the program as systemd does (LISTEN_FDS): unix:PATH, tcp:ADDRESS:PORT or udp:ADDRESS:PORT, where
+    /// no ADDRESS is all of them; behind any of them ,name=NAME, which LISTEN_FDNAMES says, and behind a unix socket ,mode=0660,
+    /// ,user=USER and ,group=GROUP
     #[arg(long, value_name = "SOCKET")]
     pub(crate) listen: Vec<Listen>,
 

@@ -79,6 +79,7 @@ impl IdMaps {
         Self { uids: keeping(size(&self.uids), uid), gids: keeping(size(&self.gids), gid) }
     }
 
+    #[cfg(any(test, feature = "docker"))]
     /// The maps of the calling thread's namespace as it sees those of others with the same: every ID is itself.
     pub(crate) fn seen_from_inside(&self) -> Self {
         let itself = |ranges: &[IdRange]| {
@@ -87,6 +88,7 @@ impl IdMaps {
         Self { uids: itself(&self.uids), gids: itself(&self.gids) }
     }
 
+    #[cfg(any(test, feature = "docker"))]
     /// Whether they map the same, however it is written.
     pub(crate) fn maps_as(&self, other: &Self) -> bool {
         joined(&self.uids) == joined(&other.uids) && joined(&self.gids) == joined(&other.gids)
@@ -174,6 +176,7 @@ fn extended(own: &[IdRange], granted: &[(u32, u32)]) -> Vec<IdRange> {
     map
 }
 
+#[cfg(any(test, feature = "docker"))]
 /// In order, and what continues a range as one with it.
 fn joined(ranges: &[IdRange]) -> Vec<IdRange> {
     let mut ranges = ranges.to_vec();
