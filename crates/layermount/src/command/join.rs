@@ -42,19 +42,8 @@ impl Command {
     }
 
     fn refuse_what_is_there(&self) -> Result<(), CommandError> {
-        let entering = &self.entering;
-        let there = [
-            (entering.hostname.is_some(), "a hostname"),
-            (entering.namespaces.is_some(), "a set of namespaces"),
-            (entering.furnish.is_some(), "furnishing"),
-            (!entering.mounts.is_empty(), "a bind mount"),
-            (!entering.resources.is_empty(), "a limit of resources"),
-            (entering.network.is_some(), "a network"),
-            (entering.user_namespace.is_some(), "a user namespace"),
-            (self.init, "an init"),
-        ];
-        match there.into_iter().find(|(given, _)| *given) {
-            Some((_, what)) => Err(CommandError::ThereAlready { what }),
+        match self.given_for_entering().or(self.init.then_some("an init")) {
+            Some(what) => Err(CommandError::ThereAlready { what }),
             None => Ok(()),
         }
     }

@@ -7,7 +7,6 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use rustix::fs::{Gid, Mode, OFlags};
 
-use super::Command;
 use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
 use super::init;
@@ -15,6 +14,8 @@ use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
 use super::stdio::{Stdio, Stream};
 use super::terminal::Slave;
 use super::user::{Id, UserSpec};
+use super::{Command, Entering};
+use crate::enter::ImageVolumes;
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::ipc;
 use crate::script::Failure;
@@ -47,27 +48,45 @@ impl Command {
     }
 
     fn exec_or(&mut self, single_user: bool) -> Result<std::convert::Infallible, CommandError> {
-        let entering = &self.entering;
-        let too_late = [
-            (entering.hostname.is_some(), "a hostname"),
-            (entering.namespaces.is_some(), "a set of namespaces"),
-            (entering.furnish.is_some(), "furnishing"),
-            (!entering.mounts.is_empty(), "a bind mount"),
-            (entering.user_namespace.is_some(), "a user namespace"),
-            (!entering.resources.is_empty(), "a limit of resources"),
-            (entering.network.is_some(), "a network"),
+        let of_children = [
             (self.terminal.is_some(), "a terminal"),
             (self.init, "an init"),
+            (self.streams.iter().any(|stream| matches!(stream.0, Stream::Piped)), "a pipe to a parent"),
         ];
-        if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
+        let of_children = of_children.into_iter().find_map(|(given, what)| given.then_some(what));
+        if let Some(what) = self.given_for_entering().or(of_children) {
             return Err(CommandError::TooLate { what });
-        }
-        if self.streams.iter().any(|stream| matches!(stream.0, Stream::Piped)) {
-            return Err(CommandError::TooLate { what: "a pipe to a parent" });
         }
         let (mut launch, _) = self.launch(Launching::Exec, single_user)?;
         let failure = launch.run(None, None);
         Err(self.explain(&failure))
+    }
+
+    /// What cannot be had by a program in a tree that has been entered, if anything of the kind was asked for.
+    pub(super) fn given_for_entering(&self) -> Option<&'static str> {
+        let Entering {
+            hostname,
+            namespaces,
+            furnish,
+            mounts,
+            // The image's own, which whoever has entered it has seen to.
+            volumes: _,
+            image_volumes,
+            user_namespace,
+            resources,
+            network,
+        } = &self.entering;
+        let given = [
+            (hostname.is_some(), "a hostname"),
+            (namespaces.is_some(), "a set of namespaces"),
+            (furnish.is_some(), "furnishing"),
+            (!mounts.is_empty(), "a bind mount"),
+            (*image_volumes != ImageVolumes::default(), "a way with the image's volumes"),
+            (user_namespace.is_some(), "a user namespace"),
+            (!resources.is_empty(), "a limit of resources"),
+            (network.is_some(), "a network"),
+        ];
+        given.into_iter().find_map(|(given, what)| given.then_some(what))
     }
 
     /// Checks everything, looks nothing up inside the image, and opens the streams.
@@ -302,6 +321,16 @@ mod tests {
         assert_eq!(found("sh", "/bin::.:rel:/usr/bin"), [c"/bin/sh".to_owned(), c"/usr/bin/sh".to_owned()]);
         assert_eq!(found("./sh", "/bin"), [c"./sh".to_owned()]);
         assert!(found("sh", "").is_empty());
+    }
+
+    #[test]
+    fn what_belongs_to_entering_is_told_of_a_command() {
+        let given = |command: &mut Command| command.given_for_entering();
+        assert_eq!(given(Command::new("x").init(true).user("a")), None);
+        assert_eq!(given(Command::new("x").hostname("a")), Some("a hostname"));
+        assert_eq!(given(Command::new("x").privileged()), Some("furnishing"));
+        assert!(given(Command::new("x").image_volumes(ImageVolumes::Tmpfs)).is_some());
+        assert_eq!(given(Command::new("x").image_volumes(ImageVolumes::Auto)), None);
     }
 
     #[test]

@@ -66,8 +66,13 @@ impl Pasta {
 
     /// The address inside that leads to the host's resolvers.
     pub(super) fn resolver(&self) -> IpAddr {
-        let position = self.options.iter().position(|word| word == "--dns-forward");
-        position.and_then(|at| self.options.get(at + 1)?.parse().ok()).unwrap_or(RESOLVER)
+        let mut words = self.options.iter();
+        let said = words.find_map(|word| match word.strip_prefix("--dns-forward")? {
+            "" => Some(None),
+            rest => rest.strip_prefix('=').map(Some),
+        });
+        let address = said.and_then(|value| value.or_else(|| words.next().map(String::as_str)));
+        address.and_then(|address| address.parse().ok()).unwrap_or(RESOLVER)
     }
 
     /// The program, when it is there and can be expected to do its work.
@@ -169,6 +174,10 @@ mod tests {
             "pasta --config-net --quiet -t none -u none -U none -T 5201 --dns-forward 10.9.9.9 --netns"
         );
         assert_eq!(pasta.resolver().to_string(), "10.9.9.9");
+        assert_eq!(Pasta::new().option("--dns-forward=10.9.9.8").resolver().to_string(), "10.9.9.8");
+        for none in ["--dns-forwards", "--dns-forward"] {
+            assert_eq!(Pasta::new().option(none).resolver(), RESOLVER, "{none}");
+        }
     }
 
     #[test]
