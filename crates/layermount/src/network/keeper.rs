@@ -209,9 +209,11 @@ fn hear(socket: BorrowedFd<'_>) -> Result<(u8, i32), NetworkError> {
         }
     }
     let mut message = [0_u8; 5];
-    let length = retry_on_intr(|| rustix::io::read(socket, &mut message))
-        .syscall("read", || "socket".to_owned())
-        .map_err(cannot("hear from pasta's process"))?;
+    let length = match retry_on_intr(|| rustix::io::read(socket, &mut message)) {
+        // It had not read all that it was told.
+        Err(Errno::CONNRESET) => 0,
+        read => read.syscall("read", || "socket".to_owned()).map_err(cannot("hear from pasta's process"))?,
+    };
     match message {
         [what, number @ ..] if length == message.len() => Ok((what, i32::from_ne_bytes(number))),
         _ => Err(NetworkError::Pasta { said: "its process was killed".to_owned() }),
