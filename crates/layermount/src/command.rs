@@ -7,6 +7,7 @@ mod launch;
 mod namespaces;
 mod prepare;
 mod process;
+mod runtime_spec;
 mod spawn;
 mod stdio;
 mod user;

@@ -3,6 +3,7 @@
 mod devices;
 mod furnish;
 mod masks;
+pub(crate) mod runtime_spec;
 pub(crate) mod steps;
 
 pub(crate) use furnish::Bind;

@@ -32,6 +32,7 @@
 //! What it uses of the kernel, since when, and what happens without it stands in the `README`.
 
 mod at_once;
+mod bundle;
 mod caller;
 mod capabilities;
 mod command;
@@ -61,6 +62,7 @@ mod sys;
 mod unpack;
 mod userns;
 
+pub use bundle::Bundle;
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
 pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};

@@ -13,7 +13,7 @@ mod failure;
 mod run;
 mod target;
 
-pub(crate) use apart::{Refused, run_in_private_namespace, try_in_child};
+pub(crate) use apart::{Refused, run_in_child, run_in_private_namespace, try_in_child};
 pub(crate) use failure::{Failure, ScriptError};
 pub(crate) use run::{Files, set_attributes, write_all};
 pub(crate) use target::{exists, make_directories, open_in_root};

@@ -5,6 +5,7 @@
 //! | `calls.rs` | the system calls: names, numbers, who may use them by default |
 //! | `default.rs` | that table as rules for a set of capabilities |
 //! | `profile.rs` | docker's JSON format as rules |
+//! | `runtime_spec.rs` | rules in the form of the OCI runtime specification |
 //! | `assemble.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
 //!
 //! Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
@@ -13,6 +14,7 @@ mod assemble;
 mod calls;
 mod default;
 mod profile;
+mod runtime_spec;
 
 use std::sync::Arc;
 
@@ -123,6 +125,8 @@ pub(crate) enum SeccompError {
     Notify,
     #[error("the seccomp profile makes a filter of {instructions} instructions, and the kernel takes 4096")]
     TooLong { instructions: usize },
+    #[error("the seccomp profile depends on the order of its rules, which an OCI bundle cannot say")]
+    Ordered,
     #[error("there are no seccomp filters for this architecture")]
     Architecture,
 }
@@ -130,7 +134,7 @@ pub(crate) enum SeccompError {
 impl Fault for SeccompError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Notify | Self::Architecture => ErrorKind::Unsupported,
+            Self::Notify | Self::Ordered | Self::Architecture => ErrorKind::Unsupported,
             _ => ErrorKind::InvalidInput,
         }
     }

@@ -117,10 +117,17 @@ pub(super) struct Stopped {
     errno: Errno,
 }
 
+impl Stopped {
+    /// As the parent is told.
+    pub(super) fn failure(&self) -> Failure {
+        self.stage.failure(self.errno)
+    }
+}
+
 /// Who the program runs as.
-struct Identity {
-    uid: Uid,
-    gid: Gid,
+pub(super) struct Identity {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
 }
 
 impl Launch {
@@ -182,50 +189,12 @@ impl Launch {
         }
     }
 
-    /// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
-    /// are the user's own only when no group was asked for.
     fn identify(&mut self) -> Result<Identity, Stopped> {
-        let length = read_database(c"etc/passwd", &mut self.database).unwrap_or(0);
-        let user = find_user(self.database.get(..length).unwrap_or_default(), &self.user.user);
-        let (uid, mut gid) = match (&self.user.user, &user) {
-            (_, Some(user)) => (user.uid, user.gid),
-            (Id::Number(uid), None) => (*uid, 0),
-            (Id::Name(_), None) => return Err(Stage::UserNotFound.failed(Errno::NOENT)),
-        };
-        if self.wants_home {
-            let home = user.map(|user| user.home).filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
-            if home.contains(&0) || !self.environment.append([b"HOME=", home]) {
-                return Err(Stage::Home.failed(Errno::NAMETOOLONG));
-            }
-        }
-        // The name has to survive the other file's taking its place.
-        let mut name = [0_u8; 256];
-        let name = match user.and_then(|user| Some((name.get_mut(..user.name.len())?, user.name))) {
-            Some((room, name)) => {
-                room.copy_from_slice(name);
-                &*room
-            }
-            None => &[],
-        };
-        self.groups.clear();
-        let number = match &self.user.group {
-            Some(Id::Number(number)) => Some(*number),
-            _ => None,
-        };
-        if let Some(number) = number {
-            gid = number;
-        } else {
-            let length = read_database(c"etc/group", &mut self.database).unwrap_or(0);
-            let database = self.database.get(..length).unwrap_or_default();
-            match &self.user.group {
-                Some(group) => {
-                    gid = find_group(database, group).ok_or(Stage::GroupNotFound.failed(Errno::NOENT))?;
-                }
-                None if add_groups_of(database, name, &mut self.groups) => {}
-                None => return Err(Stage::TooManyGroups.failed(Errno::NOSPC)),
-            }
-        }
-        Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+        let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = root.as_ref().map(AsFd::as_fd).map_err(|errno| *errno);
+        let (wants_home, environment) = (self.wants_home, &mut self.environment);
+        let mut take_home = |home: &[u8]| !wants_home || !home.contains(&0) && environment.append([b"HOME=", home]);
+        identify(root, &self.user, &mut self.database, &mut self.groups, &mut take_home)
     }
 
     /// Made when missing, as Docker does. Resolved in the root without magic links, so it cannot lie outside.
@@ -248,11 +217,63 @@ impl Launch {
     }
 }
 
+/// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
+/// are the user's own only when no group was asked for.
+///
+/// `take_home` is told the home directory, and says whether it can be used. `groups` has a capacity of `MAX_GROUPS`.
+pub(super) fn identify(
+    root: Result<BorrowedFd<'_>>,
+    spec: &UserSpec,
+    database: &mut [u8],
+    groups: &mut Vec<Gid>,
+    take_home: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<Identity, Stopped> {
+    let read = |path, database: &mut [u8]| root.and_then(|root| read_database(root, path, database)).unwrap_or(0);
+    let length = read(c"etc/passwd", database);
+    let user = find_user(database.get(..length).unwrap_or_default(), &spec.user);
+    let (uid, mut gid) = match (&spec.user, &user) {
+        (_, Some(user)) => (user.uid, user.gid),
+        (Id::Number(uid), None) => (*uid, 0),
+        (Id::Name(_), None) => return Err(Stage::UserNotFound.failed(Errno::NOENT)),
+    };
+    let home = user.map(|user| user.home).filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
+    if !take_home(home) {
+        return Err(Stage::Home.failed(Errno::NAMETOOLONG));
+    }
+    // The name has to survive the other file's taking its place.
+    let mut name = [0_u8; 256];
+    let name = match user.and_then(|user| Some((name.get_mut(..user.name.len())?, user.name))) {
+        Some((room, name)) => {
+            room.copy_from_slice(name);
+            &*room
+        }
+        None => &[],
+    };
+    groups.clear();
+    let number = match &spec.group {
+        Some(Id::Number(number)) => Some(*number),
+        _ => None,
+    };
+    if let Some(number) = number {
+        gid = number;
+    } else {
+        let length = read(c"etc/group", database);
+        let database = database.get(..length).unwrap_or_default();
+        match &spec.group {
+            Some(group) => {
+                gid = find_group(database, group).ok_or(Stage::GroupNotFound.failed(Errno::NOENT))?;
+            }
+            None if add_groups_of(database, name, groups) => {}
+            None => return Err(Stage::TooManyGroups.failed(Errno::NOSPC)),
+        }
+    }
+    Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+}
+
 /// Reads a file of the image that may be anything: a fifo, a device, a link, endless.
-fn read_database(path: &CStr, buffer: &mut [u8]) -> Result<usize> {
-    let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn read_database(root: BorrowedFd<'_>, path: &CStr, buffer: &mut [u8]) -> Result<usize> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open_in_root(root.as_fd(), path, flags)?;
+    let file = open_in_root(root, path, flags)?;
     let stat = fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);

@@ -20,7 +20,7 @@ use crate::script::Failure;
 use crate::sys::exec::Strings;
 
 /// What Docker gives to images that set none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Linux's limit for a path, and `HOME=`.
 const HOME_ROOM: usize = 4096 + 8;
@@ -101,11 +101,11 @@ impl Command {
         Ok((launch, pipes))
     }
 
-    fn variable(&self, name: &str) -> Option<&OsStr> {
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
-    fn environment(&self) -> Result<Vec<CString>, CommandError> {
+    pub(super) fn environment(&self) -> Result<Vec<CString>, CommandError> {
         let join = |name: &OsStr, value: &OsStr| {
             let mut text = name.to_owned();
             text.push("=");
@@ -160,7 +160,7 @@ impl Command {
 
 /// A name without a slash is looked for in the directories of `path`; only absolute ones, because the working directory is
 /// the image's to choose.
-fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandError> {
+pub(super) fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandError> {
     if program.as_bytes().contains(&b'/') {
         return Ok(vec![c_string("program", program)?]);
     }
@@ -173,7 +173,7 @@ fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandErro
         .collect()
 }
 
-fn c_string(what: &'static str, text: &OsStr) -> Result<CString, CommandError> {
+pub(super) fn c_string(what: &'static str, text: &OsStr) -> Result<CString, CommandError> {
     CString::new(text.as_bytes())
         .map_err(|_| CommandError::ZeroByte { what, text: text.to_string_lossy().into_owned() })
 }

@@ -148,7 +148,7 @@ fn reported_failure(report: &[u8]) -> Option<Failure> {
 
 impl Command {
     /// The name of the machine as the program will see it.
-    fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
+    pub(super) fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
         let private = namespaces.contains(Namespaces::UTS);
         match &self.entering.hostname {
             Some(_) if !private => Err(CommandError::SharedHostname),

@@ -205,13 +205,7 @@ fn push_host_devices(
 /// Files for `/etc`, and a directory to cover others with, on a tmpfs that lies somewhere in the host's
 /// tree until that goes.
 fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<'_>, prepared: &mut Prepared) {
-    let hostname = around.hostname;
-    let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
-    let files = [
-        (furnish.hostname, c"hostname", c"/etc/hostname", format!("{hostname}\n").into_bytes()),
-        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
-        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
-    ];
+    let files = files(furnish, around.hostname);
     if !files.iter().any(|(on, ..)| *on) && !furnish.has_masks() {
         return;
     }
@@ -241,6 +235,16 @@ fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<
         script.push(Step::PutAside { mount: empty.into() });
         prepared.empty = Some(empty);
     }
+}
+
+/// What `/etc` is given: whether it is, name, place, contents.
+pub(super) fn files(furnish: &Furnish, hostname: &str) -> [(bool, &'static CStr, &'static CStr, Vec<u8>); 3] {
+    let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
+    [
+        (furnish.hostname, c"hostname", c"/etc/hostname", format!("{hostname}\n").into_bytes()),
+        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
+        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
+    ]
 }
 
 /// A file of the host that may be missing; up to 256 KiB of it.

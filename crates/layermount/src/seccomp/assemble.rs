@@ -17,6 +17,10 @@ pub(super) const ARCHITECTURE: Option<u32> = if cfg!(all(target_arch = "x86_64",
     None
 };
 
+/// The same as the OCI runtime specification names it.
+pub(super) const ARCHITECTURE_NAME: &str =
+    if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+
 /// On x86-64, calls of the x32 ABI have this bit in their number, and would slip past rules for the plain one.
 const X32: u32 = 0x4000_0000;
 
