@@ -3,10 +3,14 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod bundle;
+mod config;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use bundle::{BundleArgs, RuntimeChoice};
+pub(crate) use config::ConfigFile;
 pub(crate) use run::{Network, RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
 pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
@@ -100,6 +104,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a program inside an image
     Run(Box<RunArgs>),
+    /// Write an OCI bundle: a config.json for runc or crun, and the image mounted beside it
+    Bundle(BundleArgs),
     /// Make an image's tree visible at a directory
     Mount(MountArgs),
     /// Take away what `mount` made visible
@@ -206,7 +212,7 @@ pub(crate) struct MountArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UmountArgs {
-    /// Where `mount` showed the image
+    /// Where `mount` showed the image, or what `bundle` made
     pub(crate) dir: PathBuf,
 }
 

@@ -53,6 +53,7 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run(args) => return run::run(&args, global),
+        Command::Bundle(args) => run::bundle::bundle(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
         Command::Doctor(args) => {

@@ -1,6 +1,8 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
+pub(crate) mod bundle;
 mod confine;
+mod runtime;
 
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +10,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Access, Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, Upper};
+use layermount::store::Scratch;
+use layermount::{Access, Command, Content, ErrorKind, Image, Namespaces, Overlay, Platform, RootMount, Upper};
 
 use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
@@ -21,7 +24,11 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
     let variables = variables(args)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
-    let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
+    let mut session = match &args.runtime.runtime {
+        None => Session::open(global)?.entering(entrance),
+        Some(runtime) => runtime::open_session(runtime, entrance, global)?,
+    };
+    session = session.durable(args.making.durable);
     let image = session.resolve(typed, &args.choice)?;
     if !args.pin {
         return run_inside(args, typed, &mut session, &image, variables);
@@ -50,6 +57,46 @@ fn run_inside(
     image: &Image,
     variables: Vec<EnvSetting>,
 ) -> Result<ExitCode> {
+    let Ready { root, command, scratch } = prepare(args, typed, session, image, variables)?;
+    if let Some(runtime) = &args.runtime.runtime {
+        let bundle = root.bundle(command).map_err(|error| explain(args, image, error))?;
+        let ended = runtime::run(runtime, bundle, session, args.pid == Sharing::Private)?;
+        scratch.map_or(Ok(()), Scratch::remove)?;
+        return Ok(exit_code(&ended));
+    }
+
+    let since = Instant::now();
+    // Before the program runs: whoever sees its first output may signal at once.
+    let signals = Signals::take()?;
+    let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
+    session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
+
+    let since = Instant::now();
+    let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
+    session.report.phase(Phase::End, since, || describe(&ended));
+    if let Some(scratch) = scratch {
+        // Its mount is the program's, and gone with it.
+        drop(child);
+        scratch.remove()?;
+    }
+    Ok(exit_code(&ended))
+}
+
+/// A tree, and what is to run in it.
+struct Ready {
+    root: RootMount,
+    command: Command,
+    /// What is written lies here, for as long as the tree is mounted.
+    scratch: Option<Scratch>,
+}
+
+fn prepare(
+    args: &RunArgs,
+    typed: &str,
+    session: &mut Session,
+    image: &Image,
+    variables: Vec<EnvSetting>,
+) -> Result<Ready> {
     warn_of_foreign_platform(session, image);
     let mut command = command(args, image, variables)?;
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
@@ -69,22 +116,7 @@ fn run_inside(
     }
     let root = Overlay::new(stack).upper(upper).mount()?;
     session.report.phase(Phase::Mount, since, || "the layers and what is written are one tree".to_owned());
-
-    let since = Instant::now();
-    // Before the program runs: whoever sees its first output may signal at once.
-    let signals = Signals::take()?;
-    let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
-    session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
-
-    let since = Instant::now();
-    let ended = signals.supervise(&mut child, args.pid == Sharing::Private)?;
-    session.report.phase(Phase::End, since, || describe(&ended));
-    if let Some(scratch) = scratch {
-        // Its mount is the program's, and gone with it.
-        drop(child);
-        scratch.remove()?;
-    }
-    Ok(exit_code(&ended))
+    Ok(Ready { root, command, scratch })
 }
 
 /// Variables that were asked for, in the order in which they take effect.

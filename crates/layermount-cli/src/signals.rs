@@ -46,6 +46,37 @@ pub(crate) struct Signals {
     fd: SignalFd,
 }
 
+/// A program that runs, as far as signals are concerned.
+pub(crate) trait Program {
+    fn id(&self) -> u32;
+    fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool>;
+    fn signal(&self, signal: layermount::Signal) -> layermount::Result<()>;
+    fn kill(&mut self) -> layermount::Result<()>;
+    fn try_wait(&mut self) -> layermount::Result<Option<ExitStatus>>;
+}
+
+impl Program for Child {
+    fn id(&self) -> u32 {
+        Self::id(self)
+    }
+
+    fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool> {
+        Self::handles(self, signal)
+    }
+
+    fn signal(&self, signal: layermount::Signal) -> layermount::Result<()> {
+        Self::signal(self, signal)
+    }
+
+    fn kill(&mut self) -> layermount::Result<()> {
+        Self::kill(self)
+    }
+
+    fn try_wait(&mut self) -> layermount::Result<Option<ExitStatus>> {
+        Self::try_wait(self)
+    }
+}
+
 /// How the program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -70,8 +101,7 @@ impl Signals {
     }
 
     /// Passes signals on until the program has ended. `is_init` says that it is process 1 of its pid namespace.
-    pub(crate) fn supervise(self, child: &mut Child, is_init: bool) -> Result<Ended> {
-        let pid = Pid::from_raw(child.id().cast_signed());
+    pub(crate) fn supervise(self, child: &mut impl Program, is_init: bool) -> Result<Ended> {
         let mut carried_out = None;
         loop {
             let info = match self.fd.read_signal() {
@@ -83,6 +113,7 @@ impl Signals {
             else {
                 continue;
             };
+            let pid = Pid::from_raw(child.id().cast_signed());
             // Where /proc does not say (hidepid), a signal is taken for the program's own affair.
             let heeded = signal == Signal::SIGCHLD || child.handles(native(signal)?).unwrap_or(true);
             match (Arrival { signal, origin: Origin::of(&info, pid, is_init), is_init, heeded }).action() {

@@ -11,7 +11,7 @@ use super::value::{absolute_path, network};
 use crate::users::Users;
 
 use super::security::Security;
-use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
+use super::{Choice, ConfigFile, EnvSetting, Making, RuntimeChoice, Size, VERBOSE, Volume};
 
 const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
 
@@ -98,6 +98,12 @@ pub(crate) struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
     pub(crate) network: Network,
 
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeChoice,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+
     /// Accepted for docker's sake, as the two below: nothing is left behind anyway
     #[arg(long, hide = true)]
     rm: bool,
@@ -121,8 +127,8 @@ pub(crate) struct RunArgs {
 
     /// The image, then the program and its arguments
     // One list, so that everything behind the image is the program's, whatever it looks like.
-    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE")]
-    words: Vec<OsString>,
+    #[arg(required_unless_present = "config", trailing_var_arg = true, value_name = "IMAGE")]
+    pub(super) words: Vec<OsString>,
 }
 
 impl RunArgs {
