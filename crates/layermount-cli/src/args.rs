@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Put a process inside an image: no daemon, no copy, no runtime.
@@ -73,7 +73,7 @@ Examples:
 pub(crate) struct Global {
     /// Keep layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
     // LAYERMOUNT_STORE is read where the store is opened: to clap, an empty variable would be an empty directory.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
 
     /// Say what is done, and how long it took (after `run`, only --verbose: there -v is a volume)

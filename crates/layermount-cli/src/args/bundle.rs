@@ -46,7 +46,7 @@ impl Args for BundleArgs {
             .mut_arg("words", |words| {
                 let help = "The image, and the directory for the bundle";
                 // With --config the image may be named there.
-                words.trailing_var_arg(false).num_args(1..=2).value_names(["IMAGE", "DIR"]).help(help).required(true)
+                words.trailing_var_arg(false).num_args(1..=2).value_names(["IMAGE", "DIR"]).help(help)
             })
             .arg(
                 Arg::new("program")

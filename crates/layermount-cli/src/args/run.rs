@@ -5,7 +5,7 @@ mod plain;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 
 use super::value::{absolute_path, network};
 use crate::users::Users;
@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {
     pub(crate) env: Vec<EnvSetting>,
 
     /// Read variables from a file, one KEY[=VALUE] a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) env_file: Vec<PathBuf>,
 
     /// Start in this directory of the image
@@ -55,6 +55,7 @@ pub(crate) struct RunArgs {
 
     /// Keep changes in DIR (made if it is missing) instead of losing them at the end
     #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with_all = ["upper_size", "read_only"])]
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) upper: Option<PathBuf>,
 
     /// How much may be changed, such as 512m [default: half of the memory]
@@ -135,6 +136,11 @@ impl RunArgs {
     /// The image as it was typed.
     pub(crate) fn image(&self) -> &OsStr {
         self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
+    }
+
+    /// Image and command, as they were typed.
+    pub(crate) fn positionals(&self) -> &[OsString] {
+        &self.words
     }
 
     /// What was typed behind the image.

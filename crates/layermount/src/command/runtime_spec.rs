@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{Gid, OFlags};
 use rustix::io::Errno;
@@ -101,7 +101,8 @@ impl Command {
                 },
                 args,
                 env: self.variables(home)?,
-                cwd: text("working directory", directory.as_os_str())?,
+                // As everywhere in an image, it begins at the root.
+                cwd: text("working directory", Path::new("/").join(directory).as_os_str())?,
                 capabilities: sets(spawned, identity.uid.is_root()),
                 no_new_privileges: *no_new_privileges,
             },
@@ -178,7 +179,9 @@ impl Command {
         root: crate::script::At<'a>,
         furnished: &Furnished,
     ) -> Result<()> {
-        if furnished.mounts.iter().any(|mount| self.directory.starts_with(&mount.destination)) {
+        // The root directory is there, and what is mounted is the runtime's to make directories in.
+        let is_root = !self.directory.components().any(|part| matches!(part, Component::Normal(_)));
+        if is_root || furnished.mounts.iter().any(|mount| self.directory.starts_with(&mount.destination)) {
             return Ok(());
         }
         let path = super::prepare::c_string("working directory", self.directory.as_os_str())?;
