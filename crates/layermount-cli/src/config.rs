@@ -46,6 +46,10 @@ pub(crate) fn expand(cli: Cli, typed: &[OsString]) -> Result<Cli, Mistake> {
     };
     let Some(file) = &args.config.config else { return Ok(cli) };
     let document = Document::read(file, &options())?;
+    if document.image.is_none() && args.positionals().is_empty() {
+        let message = format!("{} names no image, and there is none on the command line", file.display());
+        return Err(Failure::usage(message).with_hint("name one there: image = \"ubuntu:24.04\"").into());
+    }
     let words = line(&document, typed, name, args, is_bundle)?;
     Cli::try_parse_from(words).map_err(Mistake::Line)
 }

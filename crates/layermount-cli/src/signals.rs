@@ -113,7 +113,9 @@ impl Signals {
             else {
                 continue;
             };
-            let pid = Pid::from_raw(child.id().cast_signed());
+            // Whose end it is does not matter here.
+            let id = if signal == Signal::SIGCHLD { 0 } else { child.id() };
+            let pid = Pid::from_raw(id.cast_signed());
             // Where /proc does not say (hidepid), a signal is taken for the program's own affair.
             let heeded = signal == Signal::SIGCHLD || child.handles(native(signal)?).unwrap_or(true);
             match (Arrival { signal, origin: Origin::of(&info, pid, is_init), is_init, heeded }).action() {

@@ -54,7 +54,10 @@ pub(crate) const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 ///
 /// What a runtime makes of it is what [`RootMount::spawn`] makes of the same command, with these exceptions, all of them the runtime's
 /// own ways: `/dev/core` is there, and `/proc/kcore` behind it covered; control groups are made; system calls that are newer than
-/// the list of a filter are refused by crun with `EPERM`.
+/// the list of a filter are refused by crun with `EPERM`; crun takes `nodev` off the image's tree, so that the devices cgroup alone says
+/// which device nodes of an image can be opened. [`Command::die_with_parent`] is left out: it is up to whoever starts the runtime.
+///
+/// Read-only bind mounts are so with all that is mounted below them (`rro`), which takes runc 1.1 or crun 1.4.
 #[derive(Debug)]
 pub struct Bundle {
     config: config::Config,

@@ -17,11 +17,13 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use layermount::{Bundle, ErrorKind};
+use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{self, Signal};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::args::Global;
@@ -44,6 +46,9 @@ done
 "$@"
 sleep 1
 exec "$@""#;
+
+/// How long a runtime may take to make a container, when somebody wants to signal what is in it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A session in a mount namespace that ends with this process and those that it starts.
 pub(super) fn open_session(runtime: &Path, entrance: Entrance, global: &Global) -> Result<Session> {
@@ -154,10 +159,21 @@ struct Container {
 }
 
 impl Container {
-    /// The program, or the runtime for as long as there is none.
+    /// The program, or the runtime if that makes none. A runtime may write the number down after the program has begun to run, and
+    /// would pass signals on to it that the kernel drops.
     fn process(&self) -> Pid {
-        let number = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse().ok());
-        Pid::from_raw(number.unwrap_or_else(|| self.runtime.id().cast_signed()))
+        let runtime = Pid::from_raw(self.runtime.id().cast_signed());
+        let looks = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let since = Instant::now();
+        loop {
+            let number = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse().ok());
+            let runs = matches!(waitid(Id::Pid(runtime), looks), Ok(WaitStatus::StillAlive));
+            match number {
+                Some(number) => return Pid::from_raw(number),
+                None if !runs || since.elapsed() > PATIENCE => return runtime,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
     }
 
     fn send(&self, signal: Signal) -> layermount::Result<()> {
@@ -181,7 +197,10 @@ impl Program for Container {
             let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(field)?.trim(), 16).ok());
             mask.is_some_and(|mask| mask >> (signal.number() - 1) & 1 == 1)
         };
-        Ok(["SigCgt:", "SigBlk:", "SigIgn:"].iter().any(|field| has(field)))
+        // As in sigwait(3): the number of the system call that it is in comes first.
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.process())).unwrap_or_default();
+        let waits = call.split(' ').next().and_then(|number| number.parse().ok()) == Some(libc::SYS_rt_sigtimedwait);
+        Ok(waits || ["SigCgt:", "SigBlk:", "SigIgn:"].iter().any(|field| has(field)))
     }
 
     fn signal(&self, signal: layermount::Signal) -> layermount::Result<()> {

@@ -1,0 +1,346 @@
+//! OCI bundles, and runtimes that run them: the same as `layermount run`, seen from inside.
+
+#![allow(clippy::disallowed_methods, reason = "tests write to directories of their own")]
+
+mod world;
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use world::person::{Person, Said};
+use world::{World, private_mounts, program, root};
+
+/// What a program can see of how it runs. Each part ends with a line of its own, so that a difference is found.
+const LOOK: &str = "id; echo user; env | grep -v SHLVL | sort; echo env; pwd; echo cwd; \
+    grep -E 'Cap|NoNewPrivs|Seccomp:|Groups' /proc/self/status; echo privileges; hostname; cat /etc/hostname; echo name; \
+    ls /dev /dev/pts /dev/shm | grep -v core; echo dev; umask; echo umask; touch /x 2>/dev/null && echo writable; \
+    cat /data/file; touch /data/new 2>&1; echo data; cat /etc/hosts /etc/resolv.conf; echo etc; \
+    for n in pid ipc uts net mnt; do test $(readlink /proc/self/ns/$n) = $(eval echo \\$N$n) && echo host $n; done; echo namespaces; \
+    unshare -U true 2>&1; swapoff / 2>&1; echo seccomp; echo 1 2>&1 > /proc/sys/vm/swappiness; head -c 1 /proc/timer_list | wc -c; echo end";
+
+/// Mount points and whether they are read-only, from a look of its own.
+const MOUNTS: &str = "cut -d' ' -f5,6 /proc/self/mountinfo | sed 's/,.*//' | sort -u";
+
+/// Containers of one test at a time: they are looked for by name.
+static CONTAINERS: Mutex<()> = Mutex::new(());
+
+/// A store and the reference of the image with a shell, in a mount namespace that ends with the test.
+fn shell() -> Option<(World, String)> {
+    root()?;
+    private_mounts();
+    let world = World::new();
+    let layout = world.shell_layout()?;
+    Some((world, format!("oci:{layout}:shell")))
+}
+
+/// The runtimes that are installed. crun refuses machines with control groups of both versions, so it is shown one, and an empty
+/// directory in place of the other's.
+fn runtimes() -> Vec<&'static str> {
+    let unified = "/sys/fs/cgroup/unified";
+    if umount2(unified, MntFlags::MNT_DETACH).is_ok() {
+        mount(Some("none"), unified, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    }
+    ["crun", "runc"].into_iter().filter(|name| program(name).is_some()).collect()
+}
+
+fn ended(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The namespaces of this thread, for `LOOK`.
+fn namespaces() -> Vec<String> {
+    let link = |name: &str| std::fs::read_link(format!("/proc/thread-self/ns/{name}")).unwrap();
+    ["pid", "ipc", "uts", "net", "mnt"].iter().map(|name| format!("N{name}={}", link(name).display())).collect()
+}
+
+fn mounts(text: &str) -> Vec<String> {
+    // Files are covered by a bind of a device, which crun makes read-only, too: nobody can write to them either way.
+    text.lines()
+        .map(|line| line.strip_prefix("/proc/").map_or(line, |rest| rest.split(' ').next().unwrap()).to_owned())
+        .collect()
+}
+
+#[test]
+fn a_runtime_runs_it_as_layermount_does() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((world, image)) = shell() else { return };
+    let data = world.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "of the host\n").unwrap();
+    let (read_only, writable) = (format!("{}:/data:ro", data.display()), format!("{}:/data", data.display()));
+    let namespaces = namespaces();
+    let runtimes = runtimes();
+    for flags in [
+        &["-h", "box", "-v", &read_only][..],
+        &["-h", "box", "-u", "0", "-w", "/new/directory", "-e", "A=b c", "-v", &writable],
+        &["-h", "box", "-u", "guest:42", "--read-only", "-v", &read_only],
+        &["-h", "box", "-u", "5:6", "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "--cap-add", "CHOWN"],
+        &["-h", "box", "-u", "0", "--cap-add", "SYS_ADMIN", "--security-opt", "unmask=/proc/timer_list"],
+        &["--uts", "host", "--pid", "host", "--ipc", "host", "--security-opt", "seccomp=unconfined"],
+    ] {
+        let mut options: Vec<&str> = namespaces.iter().flat_map(|variable| ["-e", variable]).collect();
+        options.extend(flags);
+        let reset = || drop(std::fs::remove_file(data.join("new")));
+        for look in [LOOK, MOUNTS] {
+            let run = |runtime: &[&str]| {
+                reset();
+                let mut command = world.layermount();
+                command.arg("run").args(runtime).args(&options).args([&image, look]);
+                printed(&ended(command))
+            };
+            let told =
+                |text: String| if look == MOUNTS { mounts(&text) } else { text.lines().map(str::to_owned).collect() };
+            let ours = told(run(&[]));
+            assert!(ours.len() > 10, "{ours:#?}");
+            for runtime in &runtimes {
+                let directory = world.path().join("bundle");
+                let mut command = world.layermount();
+                command.arg("bundle").args(&options).arg(&image).arg(&directory).args(["--", look]);
+                printed(&ended(command));
+                reset();
+                let mut command = Command::new(runtime);
+                command.arg("run").arg("-b").arg(&directory).arg(format!("layermount-test-{}", std::process::id()));
+                assert_eq!(told(printed(&ended(command))), ours, "{runtime} {flags:?}");
+                world.output(&["umount", directory.to_str().unwrap()]);
+                std::fs::remove_dir_all(&directory).unwrap();
+                assert_eq!(told(run(&["--runtime", runtime])), ours, "run --runtime {runtime} {flags:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_specification_knows_every_word() {
+    let Some((world, image)) = shell() else { return };
+    for flags in [&[][..], &["-u", "0", "--privileged"], &["--read-only", "--uts", "host", "-v", "/etc:/data:ro"]] {
+        let directory = world.path().join("bundle");
+        let mut command = world.layermount();
+        command.arg("bundle").args(flags).arg(&image).arg(&directory);
+        printed(&ended(command));
+        let text = std::fs::read_to_string(directory.join("config.json")).unwrap();
+        let read: oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
+        let (ours, theirs): (serde_json::Value, _) =
+            (serde_json::from_str(&text).unwrap(), serde_json::to_value(&read).unwrap());
+        assert_contains(&theirs, &ours, "");
+        world.output(&["umount", directory.join("rootfs").to_str().unwrap()]);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+/// All that is said by one is said by the other. Capabilities are a set there.
+fn assert_contains(theirs: &serde_json::Value, ours: &serde_json::Value, at: &str) {
+    use serde_json::Value;
+    match (theirs, ours) {
+        // What is empty is left out there.
+        (Value::Null, Value::Array(array)) if array.is_empty() => {}
+        (Value::Object(theirs), Value::Object(ours)) => {
+            for (name, value) in ours {
+                assert_contains(theirs.get(name).unwrap_or(&Value::Null), value, &format!("{at}.{name}"));
+            }
+        }
+        (Value::Array(theirs), Value::Array(ours)) if at.contains("capabilities") => {
+            assert_eq!(theirs.len(), ours.len(), "{at}");
+            assert!(ours.iter().all(|name| theirs.contains(name)), "{at}: {ours:?}");
+        }
+        (Value::Array(theirs), Value::Array(ours)) => {
+            assert_eq!(theirs.len(), ours.len(), "{at}");
+            theirs.iter().zip(ours).for_each(|(theirs, ours)| assert_contains(theirs, ours, &format!("{at}[]")));
+        }
+        _ => assert_eq!(theirs, ours, "{at}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_a_bundle_leaves_nothing() {
+    let Some((world, image)) = shell() else { return };
+    let directory = world.path().join("bundle");
+    let shown = directory.to_str().unwrap();
+    let said = |arguments: &[&OsStr]| {
+        let mut command = world.layermount();
+        Said::of(&ended(std::mem::replace(command.arg("bundle").args(arguments), Command::new("true"))))
+    };
+    fn os(word: &str) -> &OsStr {
+        OsStr::new(word)
+    }
+    let (image, dir) = (os(&image), directory.as_os_str());
+    for (arguments, status, part) in [
+        (vec![os("-u"), os("nobody-here"), image, dir], 1, "the image has no user \"nobody-here\""),
+        (vec![os("--entrypoint"), os("nothing"), image, dir], 1, "program \"nothing\" not found in the image"),
+        (vec![image, dir, os("--"), OsStr::from_bytes(b"\xff")], 1, "is not UTF-8"),
+        (vec![os("-v"), os("/no/such:/x"), image, dir], 1, "cannot use the volume /no/such"),
+        (vec![os("--pin"), image, dir], 2, "--pin is about a program that runs"),
+        (vec![os("--runtime"), os("crun"), image, dir], 2, "--runtime is about a program that runs"),
+        (vec![image], 2, "name an image and a directory for the bundle"),
+        (vec![os("--nonsense"), image, dir], 2, "unexpected argument '--nonsense'"),
+    ] {
+        let said = said(&arguments);
+        said.assert(status, &[part]);
+        assert!(said.stderr.starts_with("layermount: ") && !said.stderr.contains("panicked"), "{}", said.stderr);
+        assert!(!directory.exists(), "{arguments:?}");
+    }
+    // What somebody has there stays.
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("mine"), "x").unwrap();
+    said(&[image, dir]).assert(1, &["is not empty", "name a directory that does not exist yet"]);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+    // An empty one will do, and is not removed by a failure.
+    std::fs::remove_file(directory.join("mine")).unwrap();
+    said(&[os("-u"), os("nobody-here"), image, dir]).assert(1, &["no user"]);
+    assert!(directory.exists());
+    said(&[image, dir]).assert(0, &[]);
+    said(&[image, dir]).assert(1, &["is not empty"]);
+    world.output(&["umount", shown]);
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_to_do() {
+    let Some(person) = Person::find() else { return };
+    let Some((world, image)) = shell() else { return };
+    let mut command = Command::new("setpriv");
+    let ids = [format!("--reuid={}", person.uid), format!("--regid={}", person.gid)];
+    command.args(ids).args(["--clear-groups", assert_cmd::cargo::cargo_bin!("layermount").to_str().unwrap()]);
+    command.args(["bundle", &image]).arg(world.path().join("bundle"));
+    Said::of(&ended(command)).assert(1, &["only root can leave a bundle behind", "layermount run --runtime crun"]);
+}
+
+/// `run --runtime`, which has printed a line.
+fn start(world: &World, image: &str, runtime: &str, flags: &[&str], script: &str) -> Child {
+    let mut command = world.layermount();
+    command.args(["run", "--runtime", runtime]).args(flags).args([image, script]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    child
+}
+
+/// Processes of the image, and control groups that are called like containers of layermount.
+fn left(world: &World) -> Vec<String> {
+    let mark = world.mark();
+    let is_ours = |process: &Path| {
+        let read = |name: &str| std::fs::read(process.join(name)).unwrap_or_default();
+        read("environ").split(|byte| *byte == 0).any(|word| word == mark.as_bytes())
+            || String::from_utf8_lossy(&read("mountinfo")).contains(world.path().to_str().unwrap())
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let mut left: Vec<String> = processes
+        .filter(|path| path.file_name().unwrap().as_bytes()[0].is_ascii_digit())
+        .filter(|path| !path.ends_with(std::process::id().to_string()) && is_ours(path))
+        .map(|path| String::from_utf8_lossy(&std::fs::read(path.join("cmdline")).unwrap_or_default()).into_owned())
+        .collect();
+    // What is in place of version 2 shows that crun does not tell it from a directory.
+    let groups = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let groups = groups.filter(|path| !path.ends_with("unified"));
+    for root in groups.chain(["/run/runc".into(), "/run/crun".into()]) {
+        let mut directories = vec![root];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+                if entry.file_name().as_bytes().starts_with(b"layermount-") {
+                    left.push(entry.path().display().to_string());
+                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) && directory.components().count() < 6 {
+                    directories.push(entry.path());
+                }
+            }
+        }
+    }
+    left
+}
+
+#[track_caller]
+fn assert_nothing_left(world: &World, what: &str) {
+    let since = Instant::now();
+    loop {
+        let left = left(world);
+        if left.is_empty() {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{what}: {left:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_runtime_is_supervised() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((world, image)) = shell() else { return };
+    for runtime in runtimes() {
+        let mut command = world.layermount();
+        command.args(["run", "--runtime", runtime, &image, "cat; exit 7"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"through\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"through\n"[..]), "{runtime}");
+        assert_nothing_left(&world, runtime);
+
+        let sleep = "echo up; while :; do sleep 1; done";
+        let handled = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
+        for (script, flags, signal, status) in [
+            // The kernel drops it for process 1, and layermount does not.
+            (sleep, &[][..], Signal::SIGTERM, Some(143)),
+            (sleep, &["--pid", "host"], Signal::SIGINT, Some(130)),
+            (handled, &[], Signal::SIGTERM, Some(9)),
+            (sleep, &[], Signal::SIGKILL, None),
+        ] {
+            let mut child = start(&world, &image, runtime, flags, script);
+            kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+            assert_eq!(child.wait().unwrap().code(), status, "{runtime} {flags:?} {signal}");
+            assert_nothing_left(&world, &format!("{runtime} {signal}"));
+        }
+    }
+}
+
+#[test]
+fn a_runtime_that_is_not_there_is_named() {
+    let Some((world, image)) = shell() else { return };
+    for runtime in ["no-such-runtime", "/no/such", "/etc"] {
+        let mut command = world.layermount();
+        command.args(["run", "--runtime", runtime, &image, "true"]);
+        Said::of(&ended(command)).assert(125, &[&format!("there is no runtime {runtime}"), "leave out --runtime"]);
+    }
+    // It exists, and is no runtime: its own status, and nothing left.
+    let mut command = world.layermount();
+    command.args(["run", "--runtime", "/bin/false", &image, "true"]);
+    assert_eq!(ended(command).status.code(), Some(1));
+}
+
+#[test]
+fn an_ordinary_user_has_runtimes_too() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(person) = Person::find() else { return };
+    if program("runc").is_none() {
+        return;
+    }
+    private_mounts();
+    let world = World::new();
+    let Some(layout) = world.shell_layout() else { return };
+    let own = world.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    let (uid, gid) = (person.uid.into(), person.gid.into());
+    nix::unistd::chown(&own, Some(nix::unistd::Uid::from_raw(uid)), Some(nix::unistd::Gid::from_raw(gid))).unwrap();
+    std::os::unix::fs::chown(world.path(), None, None).unwrap();
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    std::fs::set_permissions(world.path(), open).unwrap();
+    let mut command = Command::new("setpriv");
+    let ids = [format!("--reuid={uid}"), format!("--regid={gid}")];
+    command.args(ids).args(["--clear-groups", assert_cmd::cargo::cargo_bin!("layermount").to_str().unwrap()]);
+    command.arg("--store").arg(&own).args(["run", "--runtime", "runc", "-h", "box", &format!("oci:{layout}:shell")]);
+    command.arg("id -u; hostname; pwd; grep Seccomp: /proc/self/status; exit 3");
+    let output = ended(command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text, "1000\nbox\n/srv\nSeccomp:\t2\n");
+}
