@@ -329,9 +329,8 @@ fn an_ordinary_user_has_runtimes_too() {
     let Some(layout) = world.shell_layout() else { return };
     let own = world.path().join("own");
     std::fs::create_dir(&own).unwrap();
-    let (uid, gid) = (person.uid.into(), person.gid.into());
+    let (uid, gid) = (person.uid, person.gid);
     nix::unistd::chown(&own, Some(nix::unistd::Uid::from_raw(uid)), Some(nix::unistd::Gid::from_raw(gid))).unwrap();
-    std::os::unix::fs::chown(world.path(), None, None).unwrap();
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(world.path(), open).unwrap();
     let mut command = Command::new("setpriv");
