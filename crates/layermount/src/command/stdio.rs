@@ -25,7 +25,7 @@ impl Stdio {
         Self(Stream::Null)
     }
 
-    /// A pipe, whose other end is in the [`Child`]. Not for [`Entered::exec`](crate::Entered::exec).
+    /// A pipe, whose other end is in the [`Child`](crate::Child). Not for [`Entered::exec`](crate::Entered::exec).
     pub fn piped() -> Self {
         Self(Stream::Piped)
     }
