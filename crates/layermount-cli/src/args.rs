@@ -3,17 +3,31 @@
 //! Flags are spelled as docker and podman spell them. Everything a person can get wrong in the spelling alone is found here,
 //! before anything is opened.
 
+mod bench;
 mod bundle;
 mod config;
+mod enter;
+mod life;
+mod listen;
+mod mounts;
+mod network;
+mod resources;
 mod run;
 mod security;
 mod value;
 
+pub(crate) use bench::{BenchArgs, Percent};
 pub(crate) use bundle::{BundleArgs, RuntimeChoice};
 pub(crate) use config::ConfigFile;
-pub(crate) use run::{Network, RunArgs, Sharing};
+pub(crate) use enter::EnterArgs;
+pub(crate) use life::{Life, Streams};
+pub(crate) use listen::{ListenAt, UnixSocket};
+pub(crate) use mounts::{MountKind, Volume};
+pub(crate) use network::{NetworkArgs, NetworkMode};
+pub(crate) use resources::Limited;
+pub(crate) use run::{RunArgs, Sharing};
 pub(crate) use security::{Security, SecurityOption};
-pub(crate) use value::{EnvSetting, LimitSetting, Size, Volume};
+pub(crate) use value::{EnvSetting, LimitSetting, Size};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -106,11 +120,15 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Write an OCI bundle: a config.json for runc or crun, and the image mounted beside it
     Bundle(BundleArgs),
+    /// Run a program beside one that runs inside an image
+    Enter(EnterArgs),
     /// Make an image's tree visible at a directory
     Mount(MountArgs),
     /// Take away what `mount` made visible
     #[command(visible_alias = "unmount")]
     Umount(UmountArgs),
+    /// Measure how long an image takes to become a running program
+    Bench(Box<BenchArgs>),
     /// Make an image ready in the store, so that it runs without the place it came from
     Pull(PullArgs),
     /// Copy an image's tree into a plain directory
@@ -380,9 +398,24 @@ mod tests {
             ("run image -- -- x", &["--", "x"]),
         ] {
             let (_, args) = run(line);
-            assert_eq!(args.image(), "image", "{line}");
+            assert_eq!(&*args.image(), "image", "{line}");
             assert_eq!(args.command(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_directory_takes_the_place_of_the_image() {
+        for line in
+            ["run -D ./tree ls -l", "run --directory ./tree -- ls -l", "run --template ./tree --ephemeral ls -l"]
+        {
+            let (_, args) = run(line);
+            assert_eq!(
+                (&*args.image(), args.command()),
+                ("rootfs:./tree".as_ref(), &["ls".into(), "-l".into()][..]),
+                "{line}"
+            );
+        }
+        assert!(run("run -D /tree").1.command().is_empty());
     }
 
     #[test]
@@ -398,6 +431,8 @@ mod tests {
             "run --read-only --upper d image",
             "run --upper-size 1m --upper d image",
             "run",
+            "run -D dir --upper d --ephemeral sh",
+            "run -D dir --template dir sh",
             "mount --upper d --writable image dir",
             "mount image",
             "unpack image",

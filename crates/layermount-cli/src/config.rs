@@ -46,12 +46,22 @@ pub(crate) fn expand(cli: Cli, typed: &[OsString]) -> Result<Cli, Mistake> {
     };
     let Some(file) = &args.config.config else { return Ok(cli) };
     let document = Document::read(file, &options())?;
-    if document.image.is_none() && args.positionals().is_empty() {
+    let has_directory = args.has_directory() || sets_directory(&document);
+    if document.image.is_some() && sets_directory(&document) {
+        let message = format!("{} names an image and a directory, and only one of them can be run", file.display());
+        return Err(Failure::usage(message).into());
+    }
+    if document.image.is_none() && !has_directory && args.positionals().is_empty() {
         let message = format!("{} names no image, and there is none on the command line", file.display());
         return Err(Failure::usage(message).with_hint("name one there: image = \"ubuntu:24.04\"").into());
     }
     let words = line(&document, typed, name, args, is_bundle)?;
     Cli::try_parse_from(words).map_err(Mistake::Line)
+}
+
+/// A tree in a directory takes the place of an image.
+fn sets_directory(document: &Document) -> bool {
+    document.settings.iter().any(|setting| setting.id == "directory")
 }
 
 /// The options of `run`, with those of every command.
@@ -82,7 +92,8 @@ fn line(
     let counts = |setting: &&Setting| !is_replaced(setting, definition, &matches);
     words.extend(document.settings.iter().filter(counts).flat_map(|setting| setting.words.iter().cloned()));
     let given = args.positionals();
-    let image = document.image.clone().map(OsString::from);
+    let has_directory = args.has_directory() || sets_directory(document);
+    let image = document.image.clone().map(OsString::from).filter(|_| !has_directory);
     if is_bundle {
         // Options may stand between the positionals, so nothing is moved.
         words.extend(image.filter(|_| given.is_empty()));
@@ -97,6 +108,7 @@ fn line(
     words.extend(options.strip_suffix(&["--".into()]).unwrap_or(options).iter().cloned());
     let (image, command) = match image {
         Some(image) => (Some(image), given),
+        None if has_directory => (None, given),
         None => (given.first().cloned(), args.command()),
     };
     words.extend(image);

@@ -4,9 +4,11 @@
 //! `main` is the only place where a failure becomes text and an exit status.
 
 mod args;
+mod bench;
 mod config;
 mod docs;
 mod doctor;
+mod enter;
 mod failure;
 mod images;
 mod inspect;
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
 
 fn style(command: &Command) -> ExitStyle {
     match command {
-        Command::Run(_) => ExitStyle::Run,
+        Command::Run(_) | Command::Enter(_) => ExitStyle::Run,
         Command::Mount(args) if !args.command.is_empty() => ExitStyle::Run,
         _ => ExitStyle::Plain,
     }
@@ -70,8 +72,14 @@ fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
     match command {
         Command::Run(args) => return run::run(&args, global),
         Command::Bundle(args) => run::bundle::bundle(&args, global),
+        Command::Enter(args) => return enter::enter(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),
+        Command::Bench(args) => {
+            let code = bench::bench(&args, global, out)?;
+            out.flush()?;
+            return Ok(code);
+        }
         Command::Doctor(args) => {
             let found = doctor::doctor(&args, global, out)?;
             out.flush()?;

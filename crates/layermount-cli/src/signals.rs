@@ -7,8 +7,16 @@
 //! - The program is process 1 of its pid namespace. The kernel drops signals to process 1 that would take their default action,
 //!   so that Ctrl-C would not end a program that does not handle it, as it does everywhere else (pid_namespaces(7)).
 //! - Process 1 can for the same reason not be stopped by Ctrl-Z, only by `SIGSTOP` from outside.
+//!
+//! With `--init` the program is not process 1, and the last two do not apply: what is sent to the init it passes on. With `-t` the
+//! program is in a session of its own, where the inner terminal makes signals of what is typed; only what process 1 would be spared by
+//! the kernel is carried out here as well.
+//!
+//! `SIGTERM`, by which supervisors end services, becomes the signal that the image wants to be stopped by.
 
+use std::os::fd::AsFd;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -18,6 +26,7 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use layermount::{Child, ErrorKind};
 
 use crate::failure::{Failure, Result};
+use crate::run::terminal::{Connection, Event};
 
 /// What is passed on. Not `SIGPIPE`, `SIGURG` and the like, which are about layermount's own work.
 const FORWARDED: [Signal; 9] = [
@@ -48,7 +57,8 @@ pub(crate) struct Signals {
 
 /// A program that runs, as far as signals are concerned.
 pub(crate) trait Program {
-    fn id(&self) -> u32;
+    fn program_id(&self) -> u32;
+    fn stop_signal(&self) -> layermount::Signal;
     fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool>;
     fn signal(&self, signal: layermount::Signal) -> layermount::Result<()>;
     fn kill(&mut self) -> layermount::Result<()>;
@@ -56,8 +66,12 @@ pub(crate) trait Program {
 }
 
 impl Program for Child {
-    fn id(&self) -> u32 {
-        Self::id(self)
+    fn program_id(&self) -> u32 {
+        Self::program_id(self)
+    }
+
+    fn stop_signal(&self) -> layermount::Signal {
+        Self::stop_signal(self)
     }
 
     fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool> {
@@ -82,7 +96,56 @@ impl Program for Child {
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     /// The signal that layermount carried out in the kernel's place.
-    pub(crate) carried_out: Option<Signal>,
+    pub(crate) carried_out: Option<layermount::Signal>,
+}
+
+/// Where the program is in its pid namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Process 1.
+    is_first: bool,
+    /// Its number there.
+    number: Pid,
+    /// Process 1 is layermount's, and passes signals on.
+    has_init: bool,
+}
+
+impl Place {
+    /// Process 1 of a new namespace, or the first child of that.
+    pub(crate) fn new(has_init: bool) -> Self {
+        Self { is_first: !has_init, number: Pid::from_raw(if has_init { 2 } else { 1 }), has_init }
+    }
+
+    /// In layermount's own namespace.
+    pub(crate) fn shared(child: &Child) -> Self {
+        Self { is_first: false, number: pid_of(child), has_init: false }
+    }
+
+    /// In a container that a runtime makes, and in another process group than layermount, so that its number does not matter.
+    pub(crate) fn contained(is_first: bool) -> Self {
+        Self { is_first, ..Self::new(false) }
+    }
+
+    /// In one that was there before: the last number that proc_pid_status(5) has of it.
+    pub(crate) fn joined(child: &Child) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let number = numbers.and_then(|numbers| numbers.split_whitespace().last()?.parse().ok());
+        Self { number: number.map_or_else(|| pid_of(child), Pid::from_raw), ..Self::shared(child) }
+    }
+}
+
+fn pid_of(child: &impl Program) -> Pid {
+    Pid::from_raw(child.program_id().cast_signed())
+}
+
+/// How a program is looked after.
+#[derive(Debug)]
+pub(crate) struct Supervision {
+    pub(crate) place: Place,
+    pub(crate) terminal: Option<Connection>,
+    /// How long it may take to stop.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Signals {
@@ -100,10 +163,33 @@ impl Signals {
         Ok(Self { fd: fd.map_err(cannot_receive)? })
     }
 
-    /// Passes signals on until the program has ended. `is_init` says that it is process 1 of its pid namespace.
-    pub(crate) fn supervise(self, child: &mut impl Program, is_init: bool) -> Result<Ended> {
+    /// Passes signals on until the program has ended.
+    pub(crate) fn supervise(self, child: &mut impl Program, mut how: Supervision) -> Result<Ended> {
+        let place = how.place;
         let mut carried_out = None;
+        let mut deadline = None;
         loop {
+            match self.next(&mut how, deadline)? {
+                Event::Signals => {}
+                Event::Late => {
+                    deadline = None;
+                    child.kill()?;
+                    continue;
+                }
+                Event::Background => {
+                    self.stop(child, &mut how, Signal::SIGTTIN, Origin::Other)?;
+                    continue;
+                }
+                Event::Typed(signal) => {
+                    let foreground = |terminal: &Connection| terminal.is_in_foreground(child.program_id());
+                    let spared = place.is_first && how.terminal.as_ref().is_some_and(foreground);
+                    if spared && !child.handles(signal).unwrap_or(true) {
+                        carried_out = Some(signal);
+                        child.kill()?;
+                    }
+                    continue;
+                }
+            }
             let info = match self.fd.read_signal() {
                 Ok(Some(info)) => info,
                 Ok(None) | Err(Errno::EINTR) => continue,
@@ -113,30 +199,77 @@ impl Signals {
             else {
                 continue;
             };
-            // Whose end it is does not matter here.
-            let id = if signal == Signal::SIGCHLD { 0 } else { child.id() };
-            let pid = Pid::from_raw(id.cast_signed());
+            let origin = Origin::of(&info, child, place.number);
+            let mut meant = native(signal)?;
+            if signal == Signal::SIGTERM && origin == Origin::Other {
+                meant = child.stop_signal();
+                deadline = deadline.or(how.patience.and_then(|patience| Instant::now().checked_add(patience)));
+            }
             // Where /proc does not say (hidepid), a signal is taken for the program's own affair.
-            let heeded = signal == Signal::SIGCHLD || child.handles(native(signal)?).unwrap_or(true);
-            match (Arrival { signal, origin: Origin::of(&info, pid, is_init), is_init, heeded }).action() {
-                Action::Nothing => {}
-                Action::Look => {
+            let heeded = signal == Signal::SIGCHLD || child.handles(meant).unwrap_or(true);
+            let arrival = Arrival { signal, origin, is_init: place.is_first, heeded };
+            match (arrival.action(), &mut how.terminal) {
+                (Action::Nothing, _) => {}
+                (Action::Look, _) => {
                     if let Some(status) = child.try_wait()? {
+                        if let Some(terminal) = how.terminal {
+                            terminal.end(place.is_first || place.has_init);
+                        }
                         return Ok(Ended { status, carried_out });
                     }
                 }
-                Action::PassOn => child.signal(native(signal)?)?,
-                Action::End => {
-                    carried_out = Some(signal);
+                // The inner terminal tells everybody.
+                (Action::PassOn, Some(terminal)) if signal == Signal::SIGWINCH => terminal.resize(),
+                (Action::PassOn, terminal) => {
+                    if let (Some(terminal), Signal::SIGCONT) = (terminal, signal) {
+                        terminal.resume();
+                    }
+                    child.signal(meant)?;
+                }
+                (Action::End, _) => {
+                    carried_out = Some(meant);
                     child.kill()?;
                 }
-                Action::Stop => {
-                    child.signal(native(Signal::SIGSTOP)?)?;
-                    stop_here(signal).map_err(|errno| Failure::io("cannot stop", errno))?;
-                    child.signal(native(Signal::SIGCONT)?)?;
-                }
+                (Action::Stop, _) => self.stop(child, &mut how, signal, origin)?,
             }
         }
+    }
+
+    /// What there is to do next: without a terminal or a deadline, signals alone, for which their reader waits.
+    fn next(&self, how: &mut Supervision, deadline: Option<Instant>) -> Result<Event> {
+        match &mut how.terminal {
+            Some(terminal) => terminal.pump(self.fd.as_fd(), deadline),
+            None => deadline.map_or(Ok(Event::Signals), |deadline| wait_until(deadline, self.fd.as_fd())),
+        }
+    }
+
+    /// Stops the program and this process; returns when both are continued.
+    fn stop(&self, child: &impl Program, how: &mut Supervision, signal: Signal, origin: Origin) -> Result<()> {
+        match (how.place.has_init, origin) {
+            (false, _) => child.signal(native(Signal::SIGSTOP)?)?,
+            // It has had it.
+            (true, Origin::Terminal | Origin::Program) => {}
+            (true, Origin::Other) => child.signal(native(signal)?)?,
+        }
+        if let Some(terminal) = &how.terminal {
+            terminal.suspend();
+        }
+        stop_here(signal).map_err(|errno| Failure::io("cannot stop", errno))?;
+        if let Some(terminal) = &mut how.terminal {
+            terminal.resume();
+        }
+        Ok(child.signal(native(Signal::SIGCONT)?)?)
+    }
+}
+
+fn wait_until(deadline: Instant, signals: std::os::fd::BorrowedFd<'_>) -> Result<Event> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).ok();
+    match poll(&mut [PollFd::from_borrowed_fd(signals, PollFlags::IN)], timeout.as_ref()) {
+        Ok(0) => Ok(Event::Late),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(Event::Signals),
+        Err(errno) => Err(Failure::io("cannot receive signals", errno)),
     }
 }
 
@@ -154,7 +287,7 @@ fn cannot_receive(errno: Errno) -> Failure {
 }
 
 /// The same signal in the library's terms.
-fn native(signal: Signal) -> Result<layermount::Signal> {
+pub(crate) fn native(signal: Signal) -> Result<layermount::Signal> {
     layermount::Signal::from_number(signal as i32)
         .ok_or_else(|| Failure::new(ErrorKind::Unsupported, format!("{signal} cannot be passed on")))
 }
@@ -184,9 +317,9 @@ enum Origin {
 }
 
 impl Origin {
-    fn of(info: &siginfo, child: Pid, is_init: bool) -> Self {
-        let program = if is_init { Pid::from_raw(1) } else { child };
-        let shares_group = || getpgid(Some(child)).is_ok_and(|group| group == getpgrp());
+    /// `program` is its number inside.
+    fn of(info: &siginfo, child: &impl Program, program: Pid) -> Self {
+        let shares_group = || getpgid(Some(pid_of(child))).is_ok_and(|group| group == getpgrp());
         match info.ssi_code {
             SI_KERNEL if shares_group() => Self::Terminal,
             SI_USER if i64::from(info.ssi_pid) == i64::from(program.as_raw()) && shares_group() => Self::Program,
@@ -229,7 +362,8 @@ impl Arrival {
             Self { heeded: true, origin: Origin::Program, is_init: false, .. } => Action::Nothing,
             Self { heeded: true, .. } => Action::PassOn,
             Self { signal, .. } if STOPPING.contains(&signal) => Action::Stop,
-            Self { signal: Signal::SIGWINCH, .. } => Action::Nothing,
+            Self { signal: Signal::SIGWINCH, origin: Origin::Terminal, .. } => Action::Nothing,
+            Self { signal: Signal::SIGWINCH, .. } => Action::PassOn,
             Self { is_init: true, .. } => Action::End,
             Self { origin: Origin::Other, .. } => Action::PassOn,
             // The kernel has seen to it.

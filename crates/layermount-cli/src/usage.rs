@@ -42,7 +42,8 @@ struct Typed {
 impl From<&ArgMatches> for Typed {
     fn from(matches: &ArgMatches) -> Self {
         let format = matches.try_get_one("log_format").ok().flatten().copied().unwrap_or(LogFormat::Text);
-        let style = if matches.subcommand_name() == Some("run") { ExitStyle::Run } else { ExitStyle::Plain };
+        let style =
+            if matches!(matches.subcommand_name(), Some("run" | "enter")) { ExitStyle::Run } else { ExitStyle::Plain };
         let mut command = String::from("layermount");
         let mut next = matches.subcommand();
         while let Some((name, matches)) = next {

@@ -115,10 +115,31 @@ fn what_cannot_be_understood_is_refused() {
         assert!(!output.status.success() && stderr.contains(says), "{flags:?}: {stderr}");
     };
     fails(&["--cap-add", "NET-ADMIN"], "is not a capability");
-    fails(&["--security-opt", "label=disable"], "own confinement");
+    fails(&["--security-opt", "label=type:x"], "no such profiles or labels");
     fails(&["--security-opt", "nonsense"], "no-new-privileges");
     fails(&["--security-opt", "seccomp=/no/such"], "/no/such");
     let profile = world.path().join("profile.json");
     std::fs::write(&profile, r#"{"defaultAction": "SCMP_ACT_ALLOW", "nonsense": 1}"#).unwrap();
     fails(&["--security-opt", &format!("seccomp={}", profile.display())], "nonsense");
+}
+
+/// CVE-2019-5736, where nothing but the link is needed: the library's tests have the other ways.
+#[test]
+fn the_binary_itself_is_no_program_of_an_image() {
+    let Some(()) = root() else { return };
+    let world = World::new();
+    let tree = world.path().join("attack-tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::os::unix::fs::symlink("/proc/self/exe", tree.join("attack")).unwrap();
+    std::fs::write(tree.join("script"), "#!/proc/self/exe\n").unwrap();
+    std::fs::set_permissions(tree.join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let image = format!("rootfs:{}", tree.display());
+    for flags in [&[][..], &["--pid", "host"], &["--privileged"], &["--user", "1234"]] {
+        for program in ["/attack", "/script"] {
+            let output = world.layermount().arg("run").args(flags).args([&image, program]).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(126), "{flags:?} {program}: {stderr}");
+            assert!(stderr.contains("a link of /proc"), "{flags:?} {program}: {stderr}");
+        }
+    }
 }

@@ -8,6 +8,8 @@
 mod fallback;
 #[path = "rootless/mount.rs"]
 mod mount;
+#[path = "rootless/mounts.rs"]
+mod mounts;
 #[path = "rootless/ranges.rs"]
 mod ranges;
 #[path = "rootless/real_image.rs"]

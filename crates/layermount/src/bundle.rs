@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
-use crate::command::Command;
+use crate::command::runtime_spec::Specified;
+use crate::command::{Command, Signal};
 use crate::enter::runtime_spec::Furnished;
 use crate::error::{ErrorKind, Fault, Result, SyscallContext, SyscallError};
 use crate::overlay::RootMount;
@@ -62,6 +63,7 @@ pub(crate) const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 pub struct Bundle {
     config: config::Config,
     furnished: Furnished,
+    stop_signal: Signal,
     root: RootMount,
 }
 
@@ -83,7 +85,8 @@ impl RootMount {
         command.push_directory(&mut script, at, &specified.furnished)?;
         // In a child, for whom the mask of modes can be another one.
         run_in_child(&script, Mode::from_raw_mode(0o022))?;
-        Ok(Bundle { config: specified.config, furnished: specified.furnished, root: self })
+        let Specified { config, furnished, stop_signal } = specified;
+        Ok(Bundle { config, furnished, stop_signal, root: self })
     }
 }
 
@@ -92,6 +95,12 @@ impl Bundle {
     pub fn config(&self) -> String {
         // Texts and numbers only: nothing in it can fail.
         serde_json::to_string_pretty(&self.config).unwrap_or_default() + "\n"
+    }
+
+    /// The signal that asks the program to end. Runtimes send any; which one an image wants, the annotation
+    /// `org.opencontainers.image.stopSignal` says to whoever stops it.
+    pub fn stop_signal(&self) -> Signal {
+        self.stop_signal
     }
 
     /// The files that belong beside `config.json`, with their contents: `hostname`, `hosts`, `resolv.conf`, as far as the command

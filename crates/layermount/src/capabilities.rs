@@ -126,6 +126,10 @@ impl Capabilities {
         NAMES.iter().find(|(_, capability)| capability.0 == bit).map(|(name, _)| format!("CAP_{name}"))
     }
 
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// As the kernel has it: bit N for capability N.
     pub const fn bits(self) -> u64 {
         self.0

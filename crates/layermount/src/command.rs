@@ -1,32 +1,50 @@
 //! [`Command`]: [`std::process::Command`]'s shape, for a program inside an image.
 
+mod cgroup;
 mod confine;
 mod error;
+mod herald;
+mod init;
 mod inner;
+mod join;
 mod launch;
+mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;
-mod runtime_spec;
+pub(crate) mod runtime_spec;
+mod signal;
+mod sockets;
 mod spawn;
 mod stdio;
+mod terminal;
+mod timings;
 mod user;
 
 pub use namespaces::Namespaces;
-pub use process::{Child, ParseSignalError, Signal};
+pub(crate) use prepare::above_streams;
+pub use process::Child;
+pub use signal::{ParseSignalError, Signal};
+pub use sockets::{ListenFds, inherited_fd};
 pub use stdio::Stdio;
+pub use terminal::{Pty, TerminalSize};
+pub(crate) use timings::StopWatch;
+pub use timings::{StartPhase, Timings};
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use crate::capabilities::Capabilities;
-use crate::enter::{Access, Furnish};
+use crate::enter::{BindOptions, Furnish, ImageVolumes, Mount};
 use crate::image::{Image, Platform};
+use crate::network::Network;
+use crate::resources::{Resources, Rlimit};
 #[cfg(feature = "seccomp")]
 use crate::seccomp::Seccomp;
 use crate::userns::IdMaps;
+use signal::StopSignal;
 
 /// A program to be run inside an image, and how.
 ///
@@ -45,15 +63,27 @@ pub struct Command {
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
     user: String,
+    added_groups: Vec<String>,
     streams: [Stdio; 3],
     preserved: Vec<OwnedFd>,
+    /// In order, from 3 up.
+    listening: Vec<(OwnedFd, String)>,
+    /// Under numbers of their own.
+    numbered: Vec<(OwnedFd, RawFd)>,
     die_with_parent: bool,
+    rlimits: Vec<Rlimit>,
+    terminal: Option<TerminalSize>,
+    init: bool,
+    stop_signal: StopSignal,
+    /// Of a process that is joined.
+    more_groups: Vec<u32>,
     capabilities: Option<Capabilities>,
     no_new_privileges: bool,
     new_session_keyring: Option<bool>,
     #[cfg(feature = "seccomp")]
     seccomp: Option<Seccomp>,
     platform: Option<Platform>,
+    timed: bool,
     entering: Entering,
 }
 
@@ -63,12 +93,21 @@ struct Entering {
     hostname: Option<String>,
     namespaces: Option<Namespaces>,
     furnish: Option<Furnish>,
-    binds: Vec<crate::enter::Bind>,
+    mounts: Vec<Mount>,
+    /// The image's, by path.
+    volumes: Vec<PathBuf>,
+    image_volumes: ImageVolumes,
     user_namespace: Option<IdMaps>,
+    resources: Resources,
+    network: Option<Network>,
 }
 
 impl Command {
     /// A program by path, or by name to be looked for in the `PATH` inside.
+    ///
+    /// The way to it, and to its `#!` interpreter and loader, must not lead through such links of `/proc` as `/proc/self/exe`, which
+    /// are files of the host: that would be a way for images to run, and then to overwrite, the binary of whoever enters them.
+    /// [`Command::bind`] can give a program of the host a path inside.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             entrypoint: vec![program.as_ref().to_owned()],
@@ -77,20 +116,29 @@ impl Command {
             environment: Vec::new(),
             directory: PathBuf::from("/"),
             user: String::new(),
+            added_groups: Vec::new(),
             streams: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
             preserved: Vec::new(),
+            listening: Vec::new(),
+            numbered: Vec::new(),
             die_with_parent: false,
+            rlimits: Vec::new(),
+            terminal: None,
+            init: false,
+            stop_signal: StopSignal::default(),
+            more_groups: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             new_session_keyring: None,
             #[cfg(feature = "seccomp")]
             seccomp: None,
             platform: None,
+            timed: false,
             entering: Entering::default(),
         }
     }
 
-    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User` and `WorkingDir`.
+    /// What the image itself says is to be run: `Entrypoint` and `Cmd`, with `Env`, `User`, `WorkingDir` and `StopSignal`.
     pub fn for_image(image: &Image) -> Self {
         let config = image.config();
         let words = |words: &[String]| words.iter().map(OsString::from).collect();
@@ -99,7 +147,9 @@ impl Command {
         command.arguments = words(config.cmd());
         command.default_arguments = true;
         command.user = config.user().to_owned();
+        command.stop_signal = StopSignal::of_image(config.stop_signal());
         command.platform = Some(image.platform().clone());
+        command.entering.volumes = config.volumes().map(PathBuf::from).collect();
         if !config.working_dir().is_empty() {
             command.directory = PathBuf::from(config.working_dir());
         }
@@ -174,6 +224,13 @@ impl Command {
     /// `user[:group]` by name, as the image's own files know it, or by number.
     pub fn user(&mut self, user: impl Into<String>) -> &mut Self {
         self.user = user.into();
+        self.more_groups.clear();
+        self
+    }
+
+    /// Puts the program into one more group, by name, as the image's own file knows it, or by number.
+    pub fn add_group(&mut self, group: impl Into<String>) -> &mut Self {
+        self.added_groups.push(group.into());
         self
     }
 
@@ -220,16 +277,36 @@ impl Command {
         self
     }
 
+    /// Whose network the program sees. Without it, the caller's.
+    ///
+    /// Where the network cannot be had, [`RootMount::spawn`](crate::RootMount::spawn) fails. For
+    /// [`Entered::exec`](crate::Entered::exec) it is too late.
+    pub fn network(&mut self, network: Network) -> &mut Self {
+        self.entering.network = Some(network);
+        self
+    }
+
     /// What is put around the image's tree, also the bind mounts.
     pub fn furnish(&mut self, furnish: Furnish) -> &mut Self {
         self.entering.furnish = Some(furnish);
         self
     }
 
-    /// Adds a bind mount to those of [`Command::furnish`].
-    pub fn bind(&mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> &mut Self {
-        let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());
-        self.entering.binds.push(crate::enter::Bind { host, inside, access });
+    /// Adds a bind mount to those of [`Command::furnish`]: see [`Furnish::bind`].
+    pub fn bind(
+        &mut self,
+        host: impl AsRef<Path>,
+        inside: impl AsRef<Path>,
+        options: impl Into<BindOptions>,
+    ) -> &mut Self {
+        self.entering.mounts.push(Mount::bind(host.as_ref(), inside.as_ref(), options.into()));
+        self
+    }
+
+    /// What becomes of the image's volumes. For a process that [becomes](crate::Entered::exec) the program it is too late: there
+    /// [`Furnish::volume`] makes them.
+    pub fn image_volumes(&mut self, volumes: ImageVolumes) -> &mut Self {
+        self.entering.image_volumes = volumes;
         self
     }
 
@@ -237,6 +314,54 @@ impl Command {
     /// their user by themselves, such as set-user-ID ones (`PR_SET_PDEATHSIG`).
     pub fn die_with_parent(&mut self, on: bool) -> &mut Self {
         self.die_with_parent = on;
+        self
+    }
+
+    /// How much of the machine the program and all that it starts may use. Replaces what was said before.
+    ///
+    /// [`RootMount::spawn`](crate::RootMount::spawn) makes cgroups for it; for [`Entered::exec`](crate::Entered::exec) it is too
+    /// late.
+    pub fn resources(&mut self, resources: Resources) -> &mut Self {
+        self.entering.resources = resources;
+        self
+    }
+
+    /// A limit of the single process, which it hands on to what it starts. Of several for the same resource, the last counts; what is
+    /// not named is the caller's.
+    ///
+    /// To go above what the caller has takes `CAP_SYS_RESOURCE`, which no user namespace gives.
+    pub fn rlimit(&mut self, limit: Rlimit) -> &mut Self {
+        self.rlimits.retain(|known| known.kind() != limit.kind());
+        self.rlimits.push(limit);
+        self
+    }
+
+    /// Gives the program a terminal of its own: a new session, which it controls, on a pseudo-terminal of the image's own `/dev/pts`,
+    /// as standard input, output and error, as far as these were not given otherwise. What is typed and shown there goes through
+    /// [`Child::terminal`]. The terminal belongs to the program's user, and is `/dev/console` as well.
+    ///
+    /// `TERM` is not set. Not for [`Entered::exec`](crate::Entered::exec). Sources: pty(7); the OCI runtime specification, "Default
+    /// Devices" and `process.terminal`.
+    pub fn terminal(&mut self, size: TerminalSize) -> &mut Self {
+        self.terminal = Some(size);
+        self
+    }
+
+    /// Whether the program has an init: process 1 of its pid namespace, which passes signals on to the program, reaps what the program's
+    /// descendants leave behind, and ends when the program does, with its status or 128 and the number of the signal that ended it.
+    /// Signals then take their default actions on the program, which as process 1 it is spared (pid_namespaces(7)).
+    ///
+    /// It is a copy of this process that holds no descriptors and little memory, confined as the program is, and not to be looked into.
+    /// [`Child::id`] is its number, [`Child::program_id`] the program's. It takes [`Namespaces::PID`]. Not for
+    /// [`Entered::exec`](crate::Entered::exec).
+    pub fn init(&mut self, on: bool) -> &mut Self {
+        self.init = on;
+        self
+    }
+
+    /// The signal that asks the program to end, in place of the image's `StopSignal` or `SIGTERM`: [`Child::stop_signal`].
+    pub fn stop_signal(&mut self, signal: Signal) -> &mut Self {
+        self.stop_signal = StopSignal::Known(signal);
         self
     }
 
@@ -284,6 +409,12 @@ impl Command {
         }
         let furnish = self.entering.furnish.take().unwrap_or_default();
         self.entering.furnish = Some(furnish.privileged());
+        self
+    }
+
+    /// Has [`RootMount::spawn`](crate::RootMount::spawn) measure its own phases, for [`Child::timings`].
+    pub fn timed(&mut self, on: bool) -> &mut Self {
+        self.timed = on;
         self
     }
 

@@ -20,6 +20,7 @@
 mod engine;
 mod identity;
 mod kernel;
+mod limits;
 mod namespace;
 mod newuidmap;
 mod overlay;
@@ -100,6 +101,7 @@ impl Doctor {
         let caller = Caller::current();
         let mut probes = kernel::probes();
         probes.push(identity::probe(&caller));
+        probes.push(limits::probe());
         let ids = namespace::probes(&caller, &mut probes);
         let overlay = overlay::probes(&caller, &probes);
         let kernel = overlay.kernel;
@@ -200,7 +202,7 @@ mod tests {
         assert_eq!(user(), before);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
         let subjects: HashSet<_> = diagnosis.probes().iter().map(|probe| probe.subject().as_str()).collect();
-        assert_eq!((subjects.len(), diagnosis.probes().len()), (16, 16), "{diagnosis:#?}");
+        assert_eq!((subjects.len(), diagnosis.probes().len()), (17, 17), "{diagnosis:#?}");
         let topics: Vec<_> = diagnosis.probes().iter().map(|probe| probe.subject().topic().as_str()).collect();
         let mut grouped = topics.clone();
         grouped.dedup();

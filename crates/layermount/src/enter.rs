@@ -1,13 +1,17 @@
 //! From a mounted tree to being inside of it: [`RootMount::pivot`] → [`Entered`].
 
+mod cgroups;
 mod devices;
 mod furnish;
 mod masks;
+mod mounts;
+mod names;
 pub(crate) mod runtime_spec;
 pub(crate) mod steps;
 
-pub(crate) use furnish::Bind;
 pub use furnish::{Access, Devices, Furnish};
+pub(crate) use mounts::Mount;
+pub use mounts::{BindOptions, ImageVolumes, Tmpfs};
 
 use std::borrow::BorrowMut;
 use std::path::PathBuf;
@@ -15,8 +19,9 @@ use std::path::PathBuf;
 use rustix::fs::Mode;
 use rustix::thread::UnshareFlags;
 
-use crate::command::Command;
+use crate::command::{Command, StartPhase};
 use crate::error::{Error, ErrorKind, Fault, Result, SyscallContext, SyscallError};
+use crate::network::NetworkView;
 use crate::overlay::RootMount;
 use crate::script::{Script, Step};
 use steps::{Surroundings, push_enter, push_prepare};
@@ -58,12 +63,15 @@ impl RootMount {
             private_pids: false,
             private_ipc: false,
             read_only: self.is_read_only(),
+            network: NetworkView::Host,
             hostname: &uname.nodename().to_string_lossy(),
+            cgroups: None,
         };
         let mut flags = UnshareFlags::NEWNS;
         flags.set(UnshareFlags::NEWUSER, user_namespace);
         let mut script = Script::new();
         script.doing("make a private mount namespace").push(Step::Unshare(flags));
+        self.caller.push_id_maps(&mut script);
         self.push_into(&mut script, furnish, &around)?;
         // Mount points are made for everybody, whatever this process keeps from others. It has one thread, so nobody else notices.
         let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -74,18 +82,20 @@ impl RootMount {
         Ok(Entered { single_user })
     }
 
-    /// Everything from a fresh mount namespace to the new root.
+    /// Everything from a fresh mount namespace, in the user namespace that it is for, to the new root.
     pub(crate) fn push_into<'a>(
         &'a self,
         script: &mut Script<'a>,
         furnish: &Furnish,
         around: &Surroundings<'_>,
     ) -> Result<()> {
-        self.caller.push_id_maps(script);
         script.doing("make the mount namespace private").push(Step::MakePrivate);
         let prepared = push_prepare(script, furnish, around)?;
+        script.push(Step::Mark(StartPhase::Furnish));
         let root = self.push_mount(script)?;
+        script.push(Step::Mark(StartPhase::Mount));
         push_enter(script, root, furnish, prepared, self.is_read_only());
+        script.push(Step::Mark(StartPhase::Enter));
         Ok(())
     }
 }
@@ -145,12 +155,26 @@ pub(crate) enum EnterError {
     Threads(#[source] SyscallError),
     #[error("{path:?} cannot be bound: it has a zero byte")]
     BindPath { path: PathBuf },
+    #[error("{text:?} cannot stand in {file}")]
+    Name { text: String, file: &'static str },
     #[error("cannot bind {}", path.display())]
     BindSource {
         path: PathBuf,
         #[source]
         cause: SyscallError,
     },
+    #[error("duplicate mount point: {}", path.display())]
+    Duplicate { path: PathBuf },
+    #[error("cannot find the device {}", path.display())]
+    DeviceSource {
+        path: PathBuf,
+        #[source]
+        cause: SyscallError,
+    },
+    #[error("{} is not a device, nor a directory with devices", path.display())]
+    NoDevice { path: PathBuf },
+    #[error("{} cannot be made for the device {}: /dev has something else there", inside.display(), host.display())]
+    DevicePlace { host: PathBuf, inside: PathBuf },
 }
 
 impl Fault for EnterError {
@@ -158,9 +182,17 @@ impl Fault for EnterError {
         match self {
             Self::MultiThreaded { .. } => ErrorKind::MultiThreaded,
             Self::Threads(cause) => cause.kind(),
-            Self::BindPath { .. } => ErrorKind::InvalidInput,
-            Self::BindSource { cause, .. } if cause.errno() == rustix::io::Errno::NOENT => ErrorKind::InvalidInput,
-            Self::BindSource { cause, .. } => cause.kind(),
+            Self::BindPath { .. }
+            | Self::Duplicate { .. }
+            | Self::NoDevice { .. }
+            | Self::DevicePlace { .. }
+            | Self::Name { .. } => ErrorKind::InvalidInput,
+            Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. }
+                if cause.errno() == rustix::io::Errno::NOENT =>
+            {
+                ErrorKind::InvalidInput
+            }
+            Self::BindSource { cause, .. } | Self::DeviceSource { cause, .. } => cause.kind(),
         }
     }
 
@@ -169,7 +201,11 @@ impl Fault for EnterError {
             Self::MultiThreaded { .. } => "move before threads are started, or spawn a child".to_owned(),
             Self::Threads(_) => "/proc must be mounted".to_owned(),
             Self::BindSource { .. } => "the directory or file must exist on the host".to_owned(),
-            Self::BindPath { .. } => return None,
+            Self::Duplicate { .. } => "mount one of them elsewhere".to_owned(),
+            Self::Name { .. } => "it must be printable, without white space and #".to_owned(),
+            Self::BindPath { .. } | Self::DeviceSource { .. } | Self::NoDevice { .. } | Self::DevicePlace { .. } => {
+                return None;
+            }
         })
     }
 }

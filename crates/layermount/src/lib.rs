@@ -21,7 +21,7 @@
 //! ```
 //!
 //! [`RootMount::pivot`] moves the calling process, which must have one thread only; [`RootMount::spawn`] starts a child, also
-//! from a program with threads; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
+//! from a program with threads; [`Running::spawn`] starts one beside a process; [`RootMount::attach`] makes the tree visible at a path. Without the privilege to mount, the
 //! same calls make a user namespace, with one user; a process that has moved into a [`UserNamespace`] before has as many as
 //! that.
 //!
@@ -35,6 +35,7 @@ mod at_once;
 mod bundle;
 mod caller;
 mod capabilities;
+mod cgroup;
 mod command;
 mod decode;
 mod digest;
@@ -50,8 +51,11 @@ mod kernel;
 mod layer;
 mod limits;
 mod mountinfo;
+mod network;
 mod overlay;
 mod reference;
+mod resources;
+mod running;
 mod script;
 #[cfg(feature = "seccomp")]
 mod seccomp;
@@ -64,9 +68,12 @@ mod userns;
 
 pub use bundle::Bundle;
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
-pub use command::{Child, Command, Namespaces, ParseSignalError, Signal, Stdio};
+pub use command::{
+    Child, Command, ListenFds, Namespaces, ParseSignalError, Pty, Signal, StartPhase, Stdio, TerminalSize, Timings,
+    inherited_fd,
+};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, ParseDigestError};
-pub use enter::{Access, Devices, Entered, Furnish};
+pub use enter::{Access, BindOptions, Devices, Entered, Furnish, ImageVolumes, Tmpfs};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{
     Blobs, Config, Content, Descriptor, HistoryEntry, Image, ImageArchive, ImageParts, Layer, Located, MediaType,
@@ -75,8 +82,11 @@ pub use image::{
 #[doc(hidden)]
 pub use kernel::{Kernel, LayersBy};
 pub use limits::{Limit, Limits};
+pub use network::{Network, ParsePublishError, Pasta, Protocol, Publish};
 pub use overlay::{Overlay, OverlaySpec, RootMount, Upper};
 pub use reference::{DaemonImage, ImageName, OciSelector, ParseReferenceError, Reference};
+pub use resources::{MemorySwap, ParseRlimitError, Resources, Rlimit, RlimitKind};
+pub use running::Running;
 #[cfg(feature = "seccomp")]
 pub use seccomp::Seccomp;
 pub use source::{Docker, OciLayouts, Pin, RootfsDirectories, Source, Sources, StoredImages};

@@ -120,7 +120,7 @@ fn split_unescaped(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `\054` → `,`: three octal digits behind a backslash.
-fn unmangle(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unmangle(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {

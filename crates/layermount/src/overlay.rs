@@ -167,6 +167,10 @@ impl RootMount {
         self.upper == Upper::ReadOnly
     }
 
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self.upper, Upper::Temporary { .. })
+    }
+
     /// Adds the steps that mount the overlay, when that has not been done yet, and says where it will be.
     pub(crate) fn push_mount<'a>(&'a self, script: &mut Script<'a>) -> Result<At<'a>> {
         match &self.mount {

@@ -8,6 +8,7 @@
 //! Descriptors that come into being while a script runs are named by [`Slot`]s.
 
 mod apart;
+mod copy;
 mod display;
 mod failure;
 mod run;
@@ -24,6 +25,7 @@ use std::os::fd::BorrowedFd;
 use rustix::mount::MountAttrFlags;
 use rustix::thread::UnshareFlags;
 
+use crate::command::StartPhase;
 use crate::stack::RootAttributes;
 
 /// A descriptor that a script opens for itself.
@@ -79,6 +81,11 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
     Unshare(UnshareFlags),
+    /// A descriptor of a network namespace, or of a process (pidfd) whose namespace is meant.
+    JoinNetwork {
+        namespace: At<'a>,
+    },
+    BringLoopbackUp,
     /// Writes to a file of this process below `/proc/self`.
     WriteProc {
         path: &'static CStr,
@@ -141,13 +148,21 @@ pub(crate) enum Step<'a> {
         recursive: bool,
         into: Slot,
     },
+    /// A new mount of sysfs for this thread's network namespace. Where the kernel refuses that because the host's hides something,
+    /// as in other containers: a copy of the host's.
+    MountSysfs {
+        attributes: MountAttrFlags,
+        into: Slot,
+    },
     SetReadOnly {
         mount: At<'a>,
         recursive: bool,
     },
-    /// Device nodes in this mount can be opened by nobody.
-    SetNoDevices {
+    /// Takes away what a mount allows: writing, device nodes, set-user-ID programs, programs.
+    Restrict {
         mount: At<'a>,
+        attributes: MountAttrFlags,
+        recursive: bool,
     },
     /// Opens a directory that must be one, not a link to one, anywhere on the path.
     OpenDirectory {
@@ -167,6 +182,23 @@ pub(crate) enum Step<'a> {
         root: At<'a>,
         path: CString,
         kind: TargetKind,
+        into: Slot,
+    },
+    /// Makes a directory inside `root` and those above it, as far as they are missing. That something else is there is fine.
+    MakeDirectories {
+        root: At<'a>,
+        path: CString,
+    },
+    /// Gives the root directory of a mount the mode of a directory inside `root`, if there is one.
+    TakeMode {
+        root: At<'a>,
+        path: CString,
+        mount: At<'a>,
+    },
+    /// Copies a directory inside `root`, if there is one, with all that is in it into the root directory of a mount.
+    CopyTree {
+        root: At<'a>,
+        path: CString,
         into: Slot,
     },
     /// That it exists already is fine.
@@ -224,6 +256,8 @@ pub(crate) enum Step<'a> {
         root: At<'a>,
     },
     Close(Slot),
+    /// What has been done since the last mark was this, for whoever wants to know how long it took.
+    Mark(StartPhase),
 }
 
 /// Steps in order, each with what it is part of.

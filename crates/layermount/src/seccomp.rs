@@ -2,18 +2,28 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `abi.rs` | the ways in which programs call the kernel: 64 and 32 bits |
 //! | `calls.rs` | the system calls: names, numbers, who may use them by default |
 //! | `default.rs` | that table as rules for a set of capabilities |
+//! | `parity.rs` | the default compared with moby's, as a test |
 //! | `profile.rs` | docker's JSON format as rules |
 //! | `runtime_spec.rs` | rules in the form of the OCI runtime specification |
-//! | `assemble.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
+//! | `condition.rs` | what rules ask of arguments |
+//! | `assemble.rs`, `program.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
 //!
-//! Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
+//! The programs are assembled here because the crates that do so cannot express these rules: seccompiler has one action for calls
+//! that match and one for those that do not, one architecture, and insists on `no_new_privs`; bindings of libseccomp want the C
+//! library. Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
 
+mod abi;
 mod assemble;
 mod calls;
+mod condition;
 mod default;
+#[cfg(test)]
+mod parity;
 mod profile;
+mod program;
 mod runtime_spec;
 
 use std::sync::Arc;
@@ -23,16 +33,24 @@ use rustix::io::Errno;
 
 use crate::capabilities::Capabilities;
 use crate::error::{ErrorKind, Fault, Result};
+use crate::image::Platform;
 use crate::sys::confine::Filter;
+use abi::Abi;
+use default::OldSockets;
 use profile::Profile;
 
 /// Which system calls a program may make, for as long as it and all that it starts live: seccomp(2).
 ///
-/// The default is a list of our own making of what is allowed, measured by the one that Docker has. What needs a capability is allowed
-/// with that capability alone; so are new namespaces (`CAP_SYS_ADMIN`). Never allowed are the kernel's keyrings, `io_uring`,
-/// `userfaultfd`, `kexec`, swap areas, sockets of `AF_VSOCK` and `AF_ALG`, and uncommon execution domains. Those calls answer `EPERM`;
-/// `clone3`, whose arguments a filter cannot see, and calls that are newer than the list answer `ENOSYS`, so that programs fall
-/// back. Calls of other architectures (32-bit programs) end the program.
+/// The default is a list of our own making of what is allowed, measured by the one that Docker has. What needs a capability is
+/// allowed with that capability alone; so are new namespaces (`CAP_SYS_ADMIN`). Never allowed are the kernel's keyrings,
+/// `io_uring`, `userfaultfd`, `kexec`, swap areas, sockets of `AF_VSOCK`, `AF_ALG` and a few families that are out of use, nodes of
+/// devices other than those in every `/dev`, requests that type for a terminal, and uncommon execution domains. Those calls answer
+/// `EPERM`; `clone3`, whose arguments a filter cannot see, and calls that are newer than the list answer `ENOSYS`, so that programs
+/// fall back.
+///
+/// On x86-64 the same rules hold for 32-bit programs (i386). They alone have `socketcall`, which makes sockets of whichever family
+/// where no filter can look: it makes them in images for `386` only, and answers `ENOSYS` in others, so that musl's programs fall
+/// back and glibc's have no network. All calls of 32-bit programs on AArch64, and of x32, answer `ENOSYS`.
 ///
 /// On other architectures than x86-64 and AArch64 there are no filters.
 #[derive(Debug, Clone, Default)]
@@ -47,13 +65,20 @@ enum Kind {
 }
 
 impl Seccomp {
+    pub(crate) const DEFAULT: Self = Self(Kind::Default);
+
+    pub(crate) fn is_default(&self) -> bool {
+        matches!(self.0, Kind::Default)
+    }
+
     /// All that the caller may: its own filters, if it has any, stay.
     pub fn unconfined() -> Self {
         Self(Kind::Unconfined)
     }
 
-    /// A profile as `docker run --security-opt seccomp=FILE` takes it. Names of system calls that this architecture or build does not
-    /// know are passed over, as are `architectures` and `archMap`; members that are not of the format are refused.
+    /// A profile as `docker run --security-opt seccomp=FILE` takes it. Names of system calls that this architecture or build does
+    /// not know are passed over; members that are not of the format are refused. 32-bit programs on x86-64 have the same rules
+    /// where `archMap` or `architectures` names them (`SCMP_ARCH_X86`), and otherwise `ENOSYS` for all calls.
     ///
     /// # Errors
     ///
@@ -65,19 +90,30 @@ impl Seccomp {
 
     /// Whether there are filters for this architecture.
     pub const fn is_supported() -> bool {
-        assemble::ARCHITECTURE.is_some()
+        !Abi::HERE.is_empty()
     }
 
-    /// `None` for all calls.
-    pub(crate) fn compile(&self, capabilities: Capabilities) -> Result<Option<Filter>, SeccompError> {
+    /// `None` for all calls. `platform` is that of the image, where there is one.
+    pub(crate) fn compile(
+        &self,
+        capabilities: Capabilities,
+        platform: Option<&Platform>,
+    ) -> Result<Option<Filter>, SeccompError> {
         match &self.0 {
             Kind::Unconfined => Ok(None),
             Kind::Default if !Self::is_supported() => Ok(None),
-            Kind::Default => default::rules(capabilities).assemble().map(Some),
+            Kind::Default => {
+                let old_sockets = if is_i386(platform) { OldSockets::Allowed } else { OldSockets::Refused };
+                default::rules(capabilities, old_sockets).assemble().map(Some)
+            }
             Kind::Profile(_) if !Self::is_supported() => Err(SeccompError::Architecture),
             Kind::Profile(profile) => profile.rules(capabilities).assemble().map(Some),
         }
     }
+}
+
+fn is_i386(platform: Option<&Platform>) -> bool {
+    platform.is_some_and(|platform| platform.architecture() == "386")
 }
 
 /// What the kernel does with a call: `SECCOMP_RET_*`.
@@ -99,15 +135,10 @@ impl Action {
     }
 }
 
-/// The number of a call on this architecture.
-fn number(name: &str) -> Option<u32> {
+/// The number of a call.
+fn number(abi: Abi, name: &str) -> Option<u32> {
     let index = calls::CALLS.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()?;
-    let (_, x86_64, newer, _) = calls::CALLS.get(index)?;
-    number_here(*x86_64, *newer)
-}
-
-fn number_here(x86_64: i16, newer: i16) -> Option<u32> {
-    u32::try_from(if cfg!(target_arch = "x86_64") { x86_64 } else { newer }).ok()
+    calls::number_of(calls::CALLS.get(index)?, abi)
 }
 
 /// A profile that cannot be used.
@@ -163,8 +194,8 @@ mod tests {
             ("keyctl", libc::SYS_keyctl),
             ("seccomp", libc::SYS_seccomp),
         ] {
-            assert_eq!(number(name).map(libc::c_long::from), Some(expected), "{name}");
+            assert_eq!(number(Abi::HERE[0], name).map(libc::c_long::from), Some(expected), "{name}");
         }
-        assert_eq!(number("no_such_call"), None);
+        assert_eq!(number(Abi::HERE[0], "no_such_call"), None);
     }
 }

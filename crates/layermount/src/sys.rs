@@ -5,8 +5,12 @@
 #![allow(unsafe_code, reason = "the one place for it; each block states why it is sound")]
 
 pub(crate) mod confine;
+pub(crate) mod copy;
 pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod lease;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod namespace;
+pub(crate) mod network;
+pub(crate) mod signal;

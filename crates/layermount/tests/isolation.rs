@@ -1,6 +1,4 @@
 //! What a program inside is kept from.
-//!
-//! Besides a shell, this very binary runs inside: as `/probe` it makes system calls and prints what comes of them.
 
 #![allow(unsafe_code, reason = "system calls that no library offers")]
 #![allow(clippy::disallowed_methods, reason = "trees for tests are made by path")]
@@ -9,18 +7,12 @@ mod forked;
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use forked::*;
 use layermount::{Capabilities, Command, Furnish, Namespaces, Overlay};
-use nix::errno::Errno;
-use nix::libc;
 
 fn main() -> ExitCode {
-    if std::env::args().next().as_deref() == Some("/probe") {
-        return probe();
-    }
     run_cases(&cases! {
         Root a_spawned_program_has_dockers_capabilities
         Root no_other_user_has_any
@@ -28,9 +20,8 @@ fn main() -> ExitCode {
         Root nothing_is_inherited_or_ambient
         Root set_user_id_programs_can_be_made_plain
         Root paths_that_no_namespace_divides_are_covered
-        Root everything_that_is_not_a_programs_business_is_refused
+        Root no_node_of_another_device_can_be_made
         Root the_program_is_the_only_one_to_be_found
-        Root the_session_keyring_is_its_own
         Root a_privileged_program_has_the_machine
         Stranger rootless_isolation
     })
@@ -179,96 +170,9 @@ fn paths_that_no_namespace_divides_are_covered() {
     );
 }
 
-/// A layer with this binary and what it is linked to.
-fn probe_layer(at: &Path) -> PathBuf {
-    let layer = at.join("probe-layer");
-    fs::create_dir(&layer).unwrap();
-    let binary = std::env::current_exe().unwrap();
-    fs::copy(&binary, layer.join("probe")).unwrap();
-    let output = std::process::Command::new("ldd").arg(&binary).output().unwrap();
-    for library in String::from_utf8(output.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
-        let copy = layer.join(&library[1..]);
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(library, copy).unwrap();
-    }
-    layer
-}
-
-/// What each call answers that a program tries which means no good. Nothing here changes the machine if it works after all.
-fn probe() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("session") {
-        println!("{}", session_keyring());
-        return ExitCode::SUCCESS;
-    }
-    let say = |name: &str, result: libc::c_long| {
-        let errno = if result < 0 { format!("{:?}", Errno::last()) } else { "done".to_owned() };
-        println!("{name} {errno}");
-    };
-    macro_rules! call {
-        ($name:ident $(, $argument:expr)*) => {
-            // SAFETY: pointers are null or to strings and memory that outlive the call.
-            say(&stringify!($name)[4..], unsafe { libc::syscall(libc::$name $(, $argument)*) })
-        };
-    }
-    let null = std::ptr::null::<u8>();
-    let mut memory = [0_u8; 256];
-    let memory = memory.as_mut_ptr();
-    call!(SYS_mount, c"none".as_ptr(), c"/dev/shm".as_ptr(), c"tmpfs".as_ptr(), 0, null);
-    call!(SYS_umount2, c"/proc/acpi".as_ptr(), libc::MNT_DETACH);
-    call!(SYS_fsopen, c"proc".as_ptr(), 0);
-    call!(SYS_open_tree, libc::AT_FDCWD, c"/proc".as_ptr(), 1);
-    call!(SYS_pivot_root, c"/".as_ptr(), c"/".as_ptr());
-    call!(SYS_unshare, libc::CLONE_NEWUSER);
-    call!(SYS_setns, -1, 0);
-    call!(SYS_sethostname, c"x".as_ptr(), 1);
-    call!(SYS_keyctl, 0, -3, 0);
-    call!(SYS_add_key, c"user".as_ptr(), c"x".as_ptr(), c"x".as_ptr(), 1, -3);
-    call!(SYS_request_key, c"user".as_ptr(), c"x".as_ptr(), null, 0);
-    call!(SYS_bpf, 0, memory, 64);
-    call!(SYS_perf_event_open, memory, 0, -1, -1, 0);
-    call!(SYS_userfaultfd, 0);
-    call!(SYS_io_uring_setup, 1, memory);
-    // An address that is none, so that nothing comes of it where it is allowed.
-    call!(SYS_reboot, 0, 0, 0, null);
-    call!(SYS_swapon, c"/no/such".as_ptr(), 0);
-    call!(SYS_settimeofday, 1, null);
-    call!(SYS_init_module, null, 0, null);
-    call!(SYS_kexec_load, 0, 0, null, 0);
-    call!(SYS_acct, c"/no/such".as_ptr());
-    call!(SYS_open_by_handle_at, libc::AT_FDCWD, memory, 0);
-    call!(SYS_ptrace, libc::PTRACE_ATTACH, 99_999_999, 0, 0);
-    call!(SYS_process_vm_readv, 1, memory, 0, memory, 0, 0);
-    call!(SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, 0);
-    call!(SYS_socket, libc::AF_ALG, libc::SOCK_SEQPACKET, 0);
-    call!(SYS_personality, 0x4_0000);
-    call!(SYS_clone3, null, 0);
-    ExitCode::SUCCESS
-}
-
-fn everything_that_is_not_a_programs_business_is_refused() {
+fn no_node_of_another_device_can_be_made() {
     let at = place();
-    let layer = probe_layer(at.path());
-    let answers = |change: fn(&mut Command)| {
-        let mut command = Command::new("/probe");
-        change(&mut command);
-        output(shell(std::slice::from_ref(&layer)), command).0
-    };
-    let text = answers(|_| ());
-    assert!(text.lines().count() > 25, "{text}");
-    for line in text.lines() {
-        let expected = match line.split(' ').next().unwrap() {
-            // Among its own processes it may; there is none of this number.
-            "ptrace" => "ESRCH",
-            "clone3" => "ENOSYS",
-            _ => "EPERM",
-        };
-        if cfg!(feature = "seccomp") {
-            assert!(line.ends_with(expected), "{line} is not {expected}\n{text}");
-        } else {
-            assert!(!line.ends_with("done") || !line.starts_with("mount"), "{text}");
-        }
-    }
-    // There is no node of a disk, and one that the image has opens nothing.
+    // A node that the image has opens nothing.
     let layer = at.path().join("devices");
     fs::create_dir(&layer).unwrap();
     let number = nix::sys::stat::makedev(1, 1);
@@ -299,32 +203,6 @@ fn the_program_is_the_only_one_to_be_found() {
     shared.namespaces(Namespaces::IPC);
     let (text, _) = output(shell(&[]), shared);
     assert!(text.starts_with("refused\nrefused\nrefused\nrefused\n") && text.contains("ermission denied"), "{text}");
-}
-
-fn session_keyring() -> libc::c_long {
-    const KEYCTL_GET_KEYRING_ID: libc::c_long = 0;
-    const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
-    // SAFETY: takes integers.
-    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) }
-}
-
-fn the_session_keyring_is_its_own() {
-    let ours = session_keyring();
-    if ours < 0 {
-        println!("no keyrings here: {}", Errno::last());
-        return;
-    }
-    let at = place();
-    let layer = probe_layer(at.path());
-    for new in [false, true] {
-        let mut command = Command::new("/probe");
-        command.arg("session").new_session_keyring(new);
-        // The default refuses the question, too.
-        #[cfg(feature = "seccomp")]
-        command.seccomp(layermount::Seccomp::unconfined());
-        let theirs = output(shell(std::slice::from_ref(&layer)), command).0;
-        assert_eq!(theirs != ours.to_string(), new, "{theirs}");
-    }
 }
 
 fn a_privileged_program_has_the_machine() {

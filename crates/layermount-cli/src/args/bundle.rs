@@ -67,8 +67,11 @@ impl FromArgMatches for BundleArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let mut run = RunArgs::from_arg_matches(matches)?;
         let lacking = |what| Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("name {what}\n"));
-        let dir = match (run.words.len(), run.config.config.is_some()) {
-            (2, _) | (1, true) => run.words.pop().map(PathBuf::from),
+        // With --config there may be an image in the file.
+        let may_lack_image = run.config.config.is_some() || run.has_directory();
+        let dir = match run.words.len() {
+            2 if !run.has_directory() => run.words.pop().map(PathBuf::from),
+            1 if may_lack_image => run.words.pop().map(PathBuf::from),
             _ => None,
         };
         let dir = dir.ok_or_else(|| lacking("an image and a directory for the bundle"))?;

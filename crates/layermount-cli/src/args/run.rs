@@ -2,14 +2,19 @@
 
 mod plain;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 
-use super::value::{absolute_path, network};
+use super::value::absolute_path;
 use crate::users::Users;
 
+use super::life::{Life, Streams};
+use super::mounts::Mounts;
+use super::network::NetworkArgs;
+use super::resources::Limited;
 use super::security::Security;
 use super::{Choice, ConfigFile, EnvSetting, Making, RuntimeChoice, Size, VERBOSE, Volume};
 
@@ -49,9 +54,16 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
 
-    /// Show a directory or file of the host inside
-    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Add a group; names are looked up in the image
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
+
+    /// Show a directory or file of the host inside; options as ro, nosuid, noexec, dev
+    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTION,...]")]
     pub(crate) volumes: Vec<Volume>,
+
+    #[command(flatten)]
+    pub(crate) mounts: Mounts,
 
     /// Keep changes in DIR (made if it is missing) instead of losing them at the end
     #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with_all = ["upper_size", "read_only"])]
@@ -79,6 +91,15 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) security: Security,
 
+    #[command(flatten)]
+    pub(crate) limited: Limited,
+
+    #[command(flatten)]
+    pub(crate) streams: Streams,
+
+    #[command(flatten)]
+    pub(crate) life: Life,
+
     /// The process tree: private or host
     #[arg(long, value_name = "MODE", default_value = "private", hide_possible_values = true)]
     pub(crate) pid: Sharing,
@@ -95,9 +116,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) userns: Option<Users>,
 
-    /// The network; host is the only one so far
-    #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "host", value_parser = network)]
-    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeChoice,
@@ -105,22 +125,22 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 
-    /// Accepted for docker's sake, as the two below: nothing is left behind anyway
+    /// Accepted for docker's sake: nothing is left behind anyway
     #[arg(long, hide = true)]
     rm: bool,
-
-    /// Standard input is the program's anyway
-    #[arg(short, long, hide = true)]
-    interactive: bool,
-
-    /// The terminal is the program's anyway
-    #[arg(short, long, hide = true)]
-    tty: bool,
 
     /// Say what is done, and how long it took
     // Takes the place of the global flag, whose -v is a volume here.
     #[arg(long, id = VERBOSE, help_heading = "Global options")]
     pub(crate) verbose: bool,
+
+    /// A directory with a whole tree instead of IMAGE (rootfs:DIR), as systemd-nspawn's --directory and --template
+    #[arg(short = 'D', long, alias = "template", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) directory: Option<PathBuf>,
+
+    /// As systemd-nspawn's: changes are lost at the end, as they are anyway
+    #[arg(long, hide = true, conflicts_with = "upper")]
+    ephemeral: bool,
 
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -128,14 +148,24 @@ pub(crate) struct RunArgs {
 
     /// The image, then the program and its arguments
     // One list, so that everything behind the image is the program's, whatever it looks like.
-    #[arg(required_unless_present = "config", trailing_var_arg = true, value_name = "IMAGE")]
+    #[arg(required_unless_present_any = ["directory", "config"], trailing_var_arg = true, value_name = "IMAGE")]
     pub(super) words: Vec<OsString>,
 }
 
 impl RunArgs {
     /// The image as it was typed.
-    pub(crate) fn image(&self) -> &OsStr {
-        self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
+    pub(crate) fn image(&self) -> Cow<'_, OsStr> {
+        if let Some(directory) = &self.directory {
+            let mut image = OsString::from("rootfs:");
+            image.push(directory);
+            return image.into();
+        }
+        self.words.first().map_or(OsStr::new(""), OsString::as_os_str).into()
+    }
+
+    /// There is a tree in place of an image.
+    pub(crate) fn has_directory(&self) -> bool {
+        self.directory.is_some()
     }
 
     /// Image and command, as they were typed.
@@ -145,7 +175,8 @@ impl RunArgs {
 
     /// What was typed behind the image.
     pub(crate) fn command(&self) -> &[OsString] {
-        match self.words.get(1..).unwrap_or_default() {
+        let image = usize::from(self.directory.is_none());
+        match self.words.get(image..).unwrap_or_default() {
             [dashes, command @ ..] if dashes == "--" => command,
             command => command,
         }
@@ -159,13 +190,5 @@ pub(crate) enum Sharing {
     #[default]
     Private,
     /// The one that layermount is in.
-    Host,
-}
-
-/// The networks that can be asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Network {
-    /// The one that layermount is in.
-    #[default]
     Host,
 }

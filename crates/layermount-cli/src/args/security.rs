@@ -50,6 +50,8 @@ pub(crate) enum SecurityOption {
     NoNewPrivileges(bool),
     Seccomp(PathBuf),
     SeccompUnconfined,
+    /// What is so anyway: the default filter, and no other confinement of the kernel's.
+    AsIs,
     /// These paths of `/proc` and `/sys`.
     Unmask(Vec<PathBuf>),
     UnmaskAll,
@@ -69,13 +71,16 @@ impl FromStr for SecurityOption {
             ("no-new-privileges", Some("false")) => Self::NoNewPrivileges(false),
             ("no-new-privileges", Some(_)) => return Err("no-new-privileges is true or false".into()),
             ("seccomp", Some("unconfined")) => Self::SeccompUnconfined,
+            ("seccomp", Some("builtin")) | ("apparmor", Some("unconfined")) | ("label", Some("disable")) => Self::AsIs,
             ("seccomp", Some(file)) if !file.is_empty() => Self::Seccomp(file.into()),
             ("systempaths", Some("unconfined")) => Self::UnmaskAll,
             ("unmask", Some(all)) if all.eq_ignore_ascii_case("all") => Self::UnmaskAll,
             ("unmask", Some(paths)) if paths.split(':').all(|path| path.starts_with('/')) => {
                 Self::Unmask(paths.split(':').map(PathBuf::from).collect())
             }
-            ("apparmor" | "label", _) => return Err(format!("{name}: programs have layermount's own confinement")),
+            ("apparmor" | "label", _) => {
+                return Err(format!("{name}: there are no such profiles or labels for programs here"));
+            }
             _ => {
                 return Err(
                     "there are no-new-privileges[=true|false], seccomp=FILE|unconfined, unmask=ALL|PATH[:PATH...] and \
@@ -124,6 +129,9 @@ mod tests {
             Ok(SecurityOption::Unmask(vec!["/proc/acpi".into(), "/sys/firmware".into()]))
         );
         assert_eq!(option("systempaths=unconfined"), Ok(SecurityOption::UnmaskAll));
+        for as_is in ["seccomp=builtin", "apparmor=unconfined", "apparmor:unconfined", "label=disable"] {
+            assert_eq!(option(as_is), Ok(SecurityOption::AsIs), "{as_is}");
+        }
         for bad in [
             "",
             "no-new-privileges=x",
@@ -131,7 +139,8 @@ mod tests {
             "seccomp=",
             "unmask=proc",
             "systempaths=x",
-            "apparmor=unconfined",
+            "apparmor=docker-default",
+            "label=type:x",
             "x",
         ] {
             assert!(option(bad).is_err(), "{bad}");

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use layermount::{Limit, Limits};
 
-use super::Network;
 use crate::text;
 
 /// `-e KEY=VALUE`, or `-e KEY` for the value that layermount itself was given.
@@ -55,39 +54,6 @@ impl EnvSetting {
     }
 }
 
-/// `-v SRC:DST[:ro]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Volume {
-    pub(crate) source: PathBuf,
-    pub(crate) target: PathBuf,
-    pub(crate) read_only: bool,
-}
-
-impl FromStr for Volume {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (source, target, mode) = match text.split(':').collect::<Vec<_>>()[..] {
-            [source, target] => (source, target, "rw"),
-            [source, target, mode] => (source, target, mode),
-            _ => {
-                return Err(
-                    "a volume is SRC:DST or SRC:DST:ro (for messages: --verbose, or -v in front of `run`)".into()
-                );
-            }
-        };
-        if !source.contains('/') && source != "." && source != ".." {
-            return Err(format!("there are no named volumes: for a directory write ./{source}"));
-        }
-        let read_only = match mode {
-            "ro" => true,
-            "rw" => false,
-            _ => return Err(format!("the volume option {mode:?} is not known: there are ro and rw")),
-        };
-        Ok(Self { source: source.into(), target: absolute_path(target)?, read_only })
-    }
-}
-
 /// A path inside an image.
 pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     if Path::new(text).is_absolute() { Ok(text.into()) } else { Err("inside the image, paths begin with /".into()) }
@@ -109,7 +75,7 @@ impl FromStr for Size {
 }
 
 /// A size as it is written.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let (number, unit) = match lower.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => lower.split_at(at),
@@ -165,31 +131,9 @@ impl LimitSetting {
     }
 }
 
-pub(super) fn network(text: &str) -> Result<Network, String> {
-    match text {
-        "host" => Ok(Network::Host),
-        "none" | "bridge" | "pasta" => Err("not built yet: programs run in the host's network (--network host)".into()),
-        _ => Err("programs run in the host's network (--network host); there is no other yet".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn volumes() {
-        let volume = |text: &str| text.parse::<Volume>();
-        let expected = Volume { source: "./a".into(), target: "/b".into(), read_only: false };
-        assert_eq!(volume("./a:/b").unwrap(), expected);
-        assert_eq!(volume("./a:/b:rw").unwrap(), expected);
-        assert!(volume("/a:/b:ro").unwrap().read_only);
-        assert!(volume(".:/b").is_ok());
-        for bad in ["", "/a", "/a:b", "data:/b", "/a:/b:z", "/a:/b:ro:rw", "image"] {
-            assert!(volume(bad).is_err(), "{bad}");
-        }
-        assert!(volume("data:/b").unwrap_err().contains("./data"));
-    }
 
     #[test]
     fn sizes() {

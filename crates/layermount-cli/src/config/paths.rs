@@ -1,6 +1,6 @@
 //! Paths of the host in a file: relative to the directory that the file is in.
 //!
-//! Which options have such paths, their hints for completion say (`ValueHint`). In three of them, a path is a part of the value.
+//! Which options have such paths, their hints for completion say (`ValueHint`). In some of them, a path is a part of the value.
 
 use std::path::Path;
 
@@ -16,6 +16,19 @@ pub(super) fn rebased(arg: &Arg, text: &str, file: &Path) -> String {
         // What has no slash is a name.
         ("volume", _) => match text.split_once(':') {
             Some((source, rest)) if is_path(source) => format!("{}:{rest}", joined(source)),
+            _ => text.to_owned(),
+        },
+        ("bind" | "bind-ro", _) => match text.split_once(':') {
+            Some((source, rest)) => format!("{}:{rest}", joined(source)),
+            // Inside it is at the same path, which must be a whole one.
+            None => text.to_owned(),
+        },
+        ("network", _) => match text.split_once(':') {
+            Some(("ns", path)) if !path.is_empty() => format!("ns:{}", joined(path)),
+            _ => text.to_owned(),
+        },
+        ("listen", _) => match text.split_once(':') {
+            Some(("unix", path)) if !path.is_empty() => format!("unix:{}", joined(path)),
             _ => text.to_owned(),
         },
         ("security-opt", _) => match text.split_once(['=', ':']) {

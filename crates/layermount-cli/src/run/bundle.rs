@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use layermount::{ErrorKind, UserNamespace};
 
-use super::{Ready, explain, prepare, variables};
-use crate::args::{BundleArgs, Global};
+use super::sockets::Sockets;
+use super::{Given, Ready, explain, life, network, prepare, terminal, variables};
+use crate::args::{BundleArgs, Global, Streams};
 use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::Session;
@@ -14,8 +15,19 @@ use crate::users::Entrance;
 
 pub(crate) fn bundle(bundle: &BundleArgs, global: &Global) -> Result<()> {
     let (args, directory) = (&*bundle.run, bundle.dir());
-    let typed = args.image().to_str().ok_or_else(|| Failure::usage(format!("{:?} is not UTF-8", args.image())))?;
-    for (given, flag) in [(args.pin, "--pin"), (args.runtime.runtime.is_some(), "--runtime")] {
+    let typed = args.image();
+    let typed = typed.to_str().ok_or_else(|| Failure::usage(format!("{typed:?} is not UTF-8")))?;
+    let refused = [
+        (args.pin, "--pin"),
+        (args.runtime.runtime.is_some(), "--runtime"),
+        (args.life.pidfile.is_some(), "--pidfile"),
+        (args.life.cidfile.is_some(), "--cidfile"),
+        (args.life.stop_timeout.is_some(), "--stop-timeout"),
+        (args.life.die_with_parent, "--die-with-parent"),
+        (!args.network.listen.is_empty(), "--listen"),
+        (args.network.preserve_fds.is_some(), "--preserve-fds"),
+    ];
+    for (given, flag) in refused {
         if given {
             return Err(Failure::usage(format!("{flag} is about a program that runs, and a bundle only says how")));
         }
@@ -24,12 +36,20 @@ pub(crate) fn bundle(bundle: &BundleArgs, global: &Global) -> Result<()> {
         return Err(unseen(args.image().to_string_lossy().as_ref()));
     }
     check_directory(directory)?;
-    let variables = variables(args)?;
+    // Whoever runs it decides what its terminal is connected to.
+    let streams = Streams { interactive: false, tty: args.streams.tty };
+    let mut given = Given {
+        variables: variables(&args.env_file, &args.env)?,
+        network: network::network(&args.network)?,
+        sockets: Sockets::default(),
+        plan: terminal::Plan::of(&streams)?,
+        marks: life::Marks::make(&args.life)?,
+    };
     let entrance = Entrance::begin(args.userns.as_ref())?;
     let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
     let image = session.resolve(typed, &args.choice)?;
     // There is nothing in memory that root's kernel could not hold, so there is no scratch directory to outlive this process.
-    let Ready { root, command, scratch: _ } = prepare(args, typed, &mut session, &image, variables)?;
+    let Ready { root, command, scratch: _ } = prepare(args, typed, &mut session, &image, &mut given)?;
     let since = Instant::now();
     root.bundle(command).map_err(|error| explain(args, &image, error))?.write(directory)?;
     session.report.phase(Phase::Mount, since, || format!("the bundle is in {}", directory.display()));

@@ -22,6 +22,7 @@ pub(super) fn apply(args: &Security, command: &mut Command) -> Result<Furnish> {
             SecurityOption::NoNewPrivileges(on) => {
                 command.no_new_privileges(*on);
             }
+            SecurityOption::AsIs => {}
             SecurityOption::UnmaskAll => furnish = furnish.masks(false),
             SecurityOption::Unmask(paths) => furnish = paths.iter().fold(furnish, Furnish::unmask),
             SecurityOption::Seccomp(file) => seccomp_of_file(file, command)?,

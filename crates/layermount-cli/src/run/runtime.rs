@@ -12,6 +12,7 @@
 //! tmpfs, and with it the runtime's state, goes with the last process in the namespace. Who kills the watcher as well has a
 //! container left that runs to its own end, and on control groups of version 1 empty directories called like it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -26,13 +27,15 @@ use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::args::Global;
+use crate::args::{Global, NetworkMode, RunArgs};
 use crate::failure::{Failure, Result};
 use crate::mount::leave_mount_namespace;
 use crate::report::Phase;
 use crate::session::{Session, store_path};
-use crate::signals::{Ended, Program, Signals};
+use crate::signals::{Ended, Program, Signals, Supervision};
 use crate::users::Entrance;
+
+use super::sockets::Sockets;
 
 /// Lines are the runtime's pid, then `end` when all is well. The runtime may not have made the container yet when it is killed, so
 /// that it is deleted twice.
@@ -50,6 +53,24 @@ exec "$@""#;
 /// How long a runtime may take to make a container, when somebody wants to signal what is in it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a runtime would do in its own way, or not at all, is refused before anything is done.
+pub(super) fn check(args: &RunArgs, sockets: &Sockets) -> Result<()> {
+    let is_pasta = matches!(args.network.network, Some(NetworkMode::Pasta(_))) || !args.network.publish.is_empty();
+    let refused = [
+        (args.streams.tty, "-t: the program has the runtime's terminal; for one of its own use `layermount bundle -t`"),
+        (args.life.init, "--init: a runtime starts the program alone"),
+        (args.life.pidfile.is_some(), "--pidfile: the program is the runtime's"),
+        (args.life.cidfile.is_some(), "--cidfile: the container is the runtime's"),
+        (is_pasta, "-p and --network pasta: a runtime does not start pasta"),
+        (!sockets.is_empty(), "--listen, --preserve-fds and LISTEN_FDS: a runtime hands on no descriptors"),
+    ];
+    match refused.into_iter().find(|(given, _)| *given) {
+        Some((_, what)) => Err(Failure::usage(format!("with --runtime there is no {what}"))
+            .with_hint("leave out --runtime: layermount runs the program by itself")),
+        None => Ok(()),
+    }
+}
+
 /// A session in a mount namespace that ends with this process and those that it starts.
 pub(super) fn open_session(runtime: &Path, entrance: Entrance, global: &Global) -> Result<Session> {
     // Before anything is unpacked for nothing.
@@ -63,7 +84,7 @@ pub(super) fn open_session(runtime: &Path, entrance: Entrance, global: &Global) 
 }
 
 /// Runs a bundle to the end of its program.
-pub(super) fn run(runtime: &Path, bundle: Bundle, session: &Session, is_init: bool) -> Result<Ended> {
+pub(super) fn run(runtime: &Path, bundle: Bundle, session: &Session, how: Supervision) -> Result<Ended> {
     let since = Instant::now();
     let runtime = find(runtime)?;
     let place = session.store.mount_point()?;
@@ -71,6 +92,7 @@ pub(super) fn run(runtime: &Path, bundle: Bundle, session: &Session, is_init: bo
     mount(Some("layermount"), &place, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options)
         .map_err(|errno| Failure::io("cannot mount a tmpfs for the bundle", errno))?;
     let (directory, state, pid) = (place.join("bundle"), place.join("state"), place.join("pid"));
+    let stop_signal = bundle.stop_signal();
     bundle.write(&directory)?;
 
     let id = format!("layermount-{}", random()?);
@@ -85,12 +107,14 @@ pub(super) fn run(runtime: &Path, bundle: Bundle, session: &Session, is_init: bo
     let mut watcher = Watcher::start(&call(&["delete", "--force", &id]))?;
     let mut run = call(&["run"]);
     run.arg("--bundle").arg(&directory).arg("--pid-file").arg(&pid).arg(&id);
-    let mut container = Container { runtime: run.spawn().map_err(failed)?, pid, killed: false };
+    let kill = call(&["kill", &id]);
+    let kill = std::iter::once(kill.get_program()).chain(kill.get_args()).map(OsStr::to_owned).collect();
+    let mut container = Container { runtime: run.spawn().map_err(failed)?, pid, stop_signal, kill, killed: false };
     watcher.tell(&container.runtime.id().to_string())?;
     session.report.phase(Phase::Start, since, || format!("{shown} runs the program in container {id}"));
 
     let since = Instant::now();
-    let ended = signals.supervise(&mut container, is_init)?;
+    let ended = signals.supervise(&mut container, how)?;
     session.report.phase(Phase::End, since, || format!("{shown} has ended"));
     if state.join(&id).exists() {
         // It was killed itself.
@@ -155,6 +179,9 @@ struct Container {
     runtime: Child,
     /// A file with its number.
     pid: PathBuf,
+    stop_signal: layermount::Signal,
+    /// Words by which the runtime sends it a signal, which comes behind them.
+    kill: Vec<OsString>,
     killed: bool,
 }
 
@@ -186,8 +213,12 @@ impl Container {
 }
 
 impl Program for Container {
-    fn id(&self) -> u32 {
+    fn program_id(&self) -> u32 {
         self.process().as_raw().cast_unsigned()
+    }
+
+    fn stop_signal(&self) -> layermount::Signal {
+        self.stop_signal
     }
 
     fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool> {
@@ -204,7 +235,19 @@ impl Program for Container {
     }
 
     fn signal(&self, signal: layermount::Signal) -> layermount::Result<()> {
-        Signal::try_from(signal.number()).map_or(Ok(()), |signal| self.send(signal))
+        match Signal::try_from(signal.number()) {
+            Ok(signal) => self.send(signal),
+            // Real-time signals, which nix does not know.
+            Err(_) => {
+                self.process();
+                let [program, arguments @ ..] = self.kill.as_slice() else { return Ok(()) };
+                let mut kill = Command::new(program);
+                kill.args(arguments).arg(signal.number().to_string()).process_group(0);
+                // That the program has ended already is no failure.
+                let status = kill.stdin(Stdio::null()).stderr(Stdio::null()).status();
+                status.map(drop).map_err(|error| layermount::Error::new(ErrorKind::Os, error))
+            }
+        }
     }
 
     fn kill(&mut self) -> layermount::Result<()> {

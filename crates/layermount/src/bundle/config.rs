@@ -3,6 +3,7 @@
 //! Types of our own, and not those of the oci-spec crate: there capabilities are a hash set, so that the same bundle would be
 //! written differently every time. The tests read what is written by that crate.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -20,18 +21,38 @@ pub(crate) struct Config {
     pub(crate) hostname: Option<String>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) linux: Linux,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
     pub(crate) terminal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) user: User,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) cwd: String,
     pub(crate) capabilities: CapabilitySets,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) no_new_privileges: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ConsoleSize {
+    pub(crate) height: u16,
+    pub(crate) width: u16,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Rlimit {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -74,6 +95,8 @@ pub(crate) struct Mount {
 pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) resources: Resources,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroups_path: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,17 +112,62 @@ pub(crate) struct Linux {
 pub(crate) struct Namespace {
     #[serde(rename = "type")]
     pub(crate) kind: &'static str,
+    /// One that is there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Resources {
     pub(crate) devices: Vec<DeviceRule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<Cpu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pids: Option<Pids>,
+}
+
+/// Bytes; `swap` is both together, and -1 for no limit.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Memory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reservation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) swap: Option<i64>,
+}
+
+/// `quota` and `period` are microseconds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Cpu {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shares: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) period: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpus: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Pids {
+    pub(crate) limit: i64,
 }
 
 /// Of the devices cgroup. Runtimes add those devices that every program may use.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DeviceRule {
     pub(crate) allow: bool,
+    /// Of all devices, when no one is named.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) major: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) minor: Option<u32>,
     pub(crate) access: &'static str,
 }
 

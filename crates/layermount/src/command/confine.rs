@@ -34,7 +34,10 @@ type Result<T, E = Errno> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Launching {
     /// [`RootMount::spawn`](crate::RootMount::spawn): somebody else's program.
-    Spawn,
+    Spawn {
+        /// It ends in a user namespace that its caller is not in.
+        user_namespace: bool,
+    },
     /// [`Entered::exec`](crate::Entered::exec): the caller, as it goes on.
     Exec,
 }
@@ -46,26 +49,40 @@ pub(super) struct Confinement {
     capabilities: Option<CapabilitySet>,
     no_new_privileges: bool,
     new_session_keyring: bool,
+    hides: bool,
     #[cfg(feature = "seccomp")]
     filter: Option<confine::Filter>,
 }
 
 impl Command {
     pub(super) fn confinement(&self, launching: Launching) -> Result<Confinement, CommandError> {
-        let spawned = launching == Launching::Spawn;
+        let spawned = matches!(launching, Launching::Spawn { .. });
         let capabilities = self.capabilities.or(spawned.then_some(Capabilities::CONTAINER));
         Ok(Confinement {
             capabilities: capabilities.map(|set| CapabilitySet::from_bits_retain(set.bits())),
             no_new_privileges: self.no_new_privileges,
             new_session_keyring: self.new_session_keyring.unwrap_or(spawned),
+            // Those who map users look at /proc of other children, which may have the same memory.
+            hides: capabilities.is_some() && launching != (Launching::Spawn { user_namespace: true }),
             #[cfg(feature = "seccomp")]
-            filter: match (&self.seccomp, spawned) {
-                (Some(seccomp), _) => seccomp.compile(capabilities.unwrap_or(Capabilities::ALL)),
-                (None, true) => Seccomp::default().compile(capabilities.unwrap_or(Capabilities::ALL)),
-                (None, false) => Ok(None),
-            }
-            .map_err(CommandError::Seccomp)?,
+            filter: match self.seccomp.as_ref().or(spawned.then_some(&Seccomp::DEFAULT)) {
+                Some(seccomp) => seccomp
+                    .compile(capabilities.unwrap_or(Capabilities::ALL), self.platform.as_ref())
+                    .map_err(CommandError::Seccomp)?,
+                None => None,
+            },
         })
+    }
+}
+
+impl Command {
+    /// Whether the program can make nodes of whichever device: the default filter alone is known to refuse that.
+    pub(super) fn may_make_devices(&self) -> bool {
+        #[cfg(feature = "seccomp")]
+        let refused = self.seccomp.as_ref().is_none_or(Seccomp::is_default) && Seccomp::is_supported();
+        #[cfg(not(feature = "seccomp"))]
+        let refused = false;
+        !refused && self.capabilities.unwrap_or(Capabilities::CONTAINER).contains(Capabilities::MKNOD)
     }
 }
 
@@ -92,7 +109,15 @@ impl Confinement {
     }
 
     /// The very last before `execve`.
+    ///
+    /// With what the program has and no more, this process could be looked into by other programs of the same user that see it,
+    /// such as those of another container when processes are shared; and its memory is the parent's. So nobody may (ptrace(2),
+    /// "Ptrace access mode checking"), until `execve` gives it another memory. With another user, the kernel sees to that.
     pub(super) fn finish(&self, is_root: bool) -> Result<(), Stopped> {
+        if self.hides && is_root {
+            let hidden = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+            hidden.map_err(|errno| Stage::Capabilities.failed(errno))?;
+        }
         let raise_for_filter = self.filter_needs_privilege() && !is_root;
         if raise_for_filter {
             set(CapabilitySet::SYS_ADMIN).map_err(|errno| Stage::Seccomp.failed(errno))?;

@@ -9,7 +9,13 @@ use rustix::fs::{self, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::confine::Confinement;
+use super::magic_links;
+use super::sockets::{Placed, append_pid};
+use super::terminal::Slave;
+use super::timings::{StartPhase, StopWatch};
 use super::user::{Id, UserSpec, add_groups_of, find_group, find_user};
+use super::{herald, init};
+use crate::resources::Rlimit;
 use crate::script::{Failure, exists, make_directories, open_in_root};
 use crate::sys::{exec, fork};
 
@@ -34,10 +40,23 @@ pub(super) struct Launch {
     /// `HOME` is not in the environment.
     pub(super) wants_home: bool,
     pub(super) user: UserSpec,
+    /// Besides those that the user is in.
+    pub(super) added_groups: Vec<Id>,
     pub(super) directory: CString,
     pub(super) streams: [Option<OwnedFd>; 3],
     pub(super) preserved: Vec<RawFd>,
+    /// The numbers of all that the program gets besides the streams.
+    pub(super) kept: Vec<RawFd>,
+    /// Descriptors under other numbers than they have here.
+    pub(super) placed: Placed,
+    /// The program is told by `LISTEN_PID` that sockets are for it.
+    pub(super) listens: bool,
     pub(super) die_with_parent: bool,
+    pub(super) rlimits: Vec<Rlimit>,
+    /// In place of the streams that are not given.
+    pub(super) terminal: Option<Slave>,
+    /// The program is the child of an init, which this process becomes.
+    pub(super) init: Option<init::Plan>,
     pub(super) confinement: Confinement,
     /// A user namespace with a single user: there are no other groups to be in.
     pub(super) single_user: bool,
@@ -45,13 +64,20 @@ pub(super) struct Launch {
     pub(super) database: Vec<u8>,
     /// With a capacity of `MAX_GROUPS`.
     pub(super) groups: Vec<Gid>,
+    /// Besides those of the image's own files.
+    pub(super) more_groups: Vec<Gid>,
 }
 
 /// What failed on the way; the position of a [`Failure`] is one of these, from [`Stage::FIRST`] on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stage {
-    UserNamespace = Stage::FIRST,
+    Join = Stage::FIRST,
+    JoinCgroup,
+    UserNamespace,
+    Cgroups,
+    CgroupNamespace,
+    Terminal,
     Streams,
     UserNotFound,
     GroupNotFound,
@@ -60,12 +86,16 @@ pub(super) enum Stage {
     WorkingDirectory,
     Keyring,
     NoNewPrivileges,
+    Rlimits,
     Groups,
     Credentials,
     Capabilities,
     Seccomp,
     Parent,
     Preserve,
+    MagicLink,
+    Place,
+    Init,
     ProgramNotFound,
     InterpreterNotFound,
     NotExecutable,
@@ -78,7 +108,12 @@ impl Stage {
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         use Stage::*;
         [
+            Join,
+            JoinCgroup,
             UserNamespace,
+            Cgroups,
+            CgroupNamespace,
+            Terminal,
             Streams,
             UserNotFound,
             GroupNotFound,
@@ -87,12 +122,16 @@ impl Stage {
             WorkingDirectory,
             Keyring,
             NoNewPrivileges,
+            Rlimits,
             Groups,
             Credentials,
             Capabilities,
             Seccomp,
             Parent,
             Preserve,
+            MagicLink,
+            Place,
+            Init,
             ProgramNotFound,
             InterpreterNotFound,
             NotExecutable,
@@ -106,21 +145,54 @@ impl Stage {
         Failure::new(self as u32, errno)
     }
 
-    pub(super) fn failed(self, errno: Errno) -> Stopped {
-        Stopped { stage: self, errno }
+    fn without(self, group: Missing) -> Stopped {
+        Stopped { stage: self, errno: Errno::NOENT, group: Some(group) }
     }
+
+    pub(super) fn failed(self, errno: Errno) -> Stopped {
+        Stopped { stage: self, errno, group: None }
+    }
+}
+
+/// Whom a child tells what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Report<'a> {
+    /// For [`ABOUT_TO_EXEC`].
+    pub(super) writer: BorrowedFd<'a>,
+    /// For what takes more than bytes; with a terminal or an init.
+    pub(super) herald: Option<BorrowedFd<'a>>,
+    /// `/proc/self/maps`, for an init.
+    pub(super) maps: Option<BorrowedFd<'a>>,
 }
 
 /// Where and why it ended.
 pub(super) struct Stopped {
     stage: Stage,
     errno: Errno,
+    /// The one that is missing.
+    group: Option<Missing>,
+}
+
+/// A group that the image has not.
+enum Missing {
+    Users,
+    /// One of the added ones, by number.
+    Added(usize),
 }
 
 impl Stopped {
-    /// As the parent is told.
-    pub(super) fn failure(&self) -> Failure {
-        self.stage.failure(self.errno)
+    /// As the parent is told: with the name of the group that is missing.
+    pub(super) fn failure(&self, user: &UserSpec, added: &[Id]) -> Failure {
+        let mut failure = self.stage.failure(self.errno);
+        let group = match self.group {
+            Some(Missing::Users) => user.group.as_ref(),
+            Some(Missing::Added(index)) => added.get(index),
+            None => None,
+        };
+        if let Some(Id::Name(name)) = group {
+            failure.append(name);
+        }
+        failure
     }
 }
 
@@ -132,44 +204,96 @@ pub(super) struct Identity {
 
 impl Launch {
     /// Becomes the program; comes back only when that failed. `report` is told right before.
-    pub(super) fn run(&mut self, report: Option<BorrowedFd<'_>>) -> Failure {
-        let Stopped { stage, errno } = match self.prepare(report) {
-            Ok(()) => self.execute(),
+    pub(super) fn run(&mut self, report: Option<Report<'_>>, watch: Option<&mut StopWatch>) -> Failure {
+        self.environment.forget_appended();
+        let Stopped { stage, errno, group } = match self.prepare(report) {
+            Ok(()) => {
+                if let Some(watch) = watch {
+                    watch.lap(StartPhase::Become);
+                }
+                self.execute()
+            }
             Err(stopped) => stopped,
         };
-        Failure::new(stage as u32, errno)
+        Stopped { stage, errno, group }.failure(&self.user, &self.added_groups)
     }
 
-    fn prepare(&mut self, report: Option<BorrowedFd<'_>>) -> Result<(), Stopped> {
+    /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
+    pub(super) fn disown(&mut self) {
+        if let Some(slave) = &mut self.terminal {
+            slave.disown();
+        }
+    }
+
+    fn prepare(&mut self, report: Option<Report<'_>>) -> Result<(), Stopped> {
         for (target, stream) in (0..).zip(&self.streams) {
+            let stream = stream.as_ref().or_else(|| self.terminal.as_ref()?.file());
             if let Some(stream) = stream {
                 exec::duplicate_onto(stream.as_fd(), target).map_err(|errno| Stage::Streams.failed(errno))?;
             }
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let identity = self.identify()?;
+        if let Some(slave) = &self.terminal {
+            slave.give_to(identity.uid).map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
         self.enter_directory().map_err(|errno| Stage::WorkingDirectory.failed(errno))?;
+        self.refuse_magic_links()?;
         self.confinement.begin(identity.uid.is_root())?;
+        if report.is_none() || !self.rlimits.is_empty() {
+            // Before the limits, of which that of open files would be taken for how many there are.
+            exec::close_all_on_exec();
+        }
+        // To raise them is a privilege.
+        for limit in &self.rlimits {
+            limit.apply().map_err(|errno| Stage::Rlimits.failed(errno))?;
+        }
         self.become_user(&identity)?;
         if self.die_with_parent {
             // After the change of user, which would clear it.
             let signal = Some(rustix::process::Signal::KILL);
             rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Stage::Parent.failed(errno))?;
         }
-        exec::close_all_on_exec();
+        if let Some(plan) = &self.init {
+            init::divide(
+                plan,
+                || self.confinement.finish(identity.uid.is_root()),
+                report.and_then(|report| report.maps),
+            )
+            .map_err(|errno| Stage::Init.failed(errno))?;
+            if let Some(herald) = report.and_then(|report| report.herald) {
+                herald::announce(herald).map_err(|errno| Stage::Init.failed(errno))?;
+            }
+        }
+        if let Some(slave) = &self.terminal {
+            slave.control().map_err(|errno| Stage::Terminal.failed(errno))?;
+        }
+        // From here on, what this process has opened for itself may be overwritten.
+        self.placed.place().map_err(|errno| Stage::Place.failed(errno))?;
+        if self.listens && !append_pid(&mut self.environment) {
+            return Err(Stage::Place.failed(Errno::NAMETOOLONG));
+        }
         for fd in &self.preserved {
             exec::keep_on_exec(*fd).map_err(|errno| Stage::Preserve.failed(errno))?;
         }
-        if let Some(report) = report {
+        if let Some(Report { writer, .. }) = report {
+            // The table of descriptors is this child's own.
+            exec::close_all_but_these(writer, &self.kept);
             fork::heed_stops();
             // A parent that is gone by now was gone before it could have killed us: SIGPIPE does it instead.
-            rustix::io::write(report, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
+            rustix::io::write(writer, &[ABOUT_TO_EXEC]).map_err(|errno| Stage::Parent.failed(errno))?;
         } else {
             // A child has done so at its beginning.
             fork::reset_signals();
         }
         // Behind the report, which a filter might refuse.
         self.confinement.finish(identity.uid.is_root())
+    }
+
+    /// With the working directory of the program and the privileges of before.
+    fn refuse_magic_links(&self) -> Result<(), Stopped> {
+        let mut candidates = self.candidates.iter();
+        candidates.try_for_each(|path| magic_links::refuse(path)).map_err(|errno| Stage::MagicLink.failed(errno))
     }
 
     fn execute(&self) -> Stopped {
@@ -194,7 +318,11 @@ impl Launch {
         let root = root.as_ref().map(AsFd::as_fd).map_err(|errno| *errno);
         let (wants_home, environment) = (self.wants_home, &mut self.environment);
         let mut take_home = |home: &[u8]| !wants_home || !home.contains(&0) && environment.append([b"HOME=", home]);
-        identify(root, &self.user, &mut self.database, &mut self.groups, &mut take_home)
+        let found =
+            identify(root, &self.user, &self.added_groups, &mut self.database, &mut self.groups, &mut take_home)?;
+        let room = self.groups.capacity() - self.groups.len();
+        self.groups.extend(self.more_groups.iter().take(room).copied());
+        Ok(found)
     }
 
     /// Made when missing, as Docker does. Resolved in the root without magic links, so it cannot lie outside.
@@ -206,6 +334,9 @@ impl Launch {
 
     fn become_user(&self, identity: &Identity) -> Result<(), Stopped> {
         let Identity { uid, gid } = *identity;
+        if self.single_user && !self.added_groups.is_empty() {
+            return Err(Stage::Groups.failed(Errno::PERM));
+        }
         if self.single_user && uid.is_root() && gid.is_root() {
             return Ok(());
         }
@@ -218,12 +349,13 @@ impl Launch {
 }
 
 /// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
-/// are the user's own only when no group was asked for.
+/// are the user's own only when no group was asked for, and the one that counts is always among them.
 ///
 /// `take_home` is told the home directory, and says whether it can be used. `groups` has a capacity of `MAX_GROUPS`.
 pub(super) fn identify(
     root: Result<BorrowedFd<'_>>,
     spec: &UserSpec,
+    added: &[Id],
     database: &mut [u8],
     groups: &mut Vec<Gid>,
     take_home: &mut dyn FnMut(&[u8]) -> bool,
@@ -250,24 +382,39 @@ pub(super) fn identify(
         None => &[],
     };
     groups.clear();
-    let number = match &spec.group {
-        Some(Id::Number(number)) => Some(*number),
-        _ => None,
-    };
-    if let Some(number) = number {
-        gid = number;
-    } else {
-        let length = read(c"etc/group", database);
-        let database = database.get(..length).unwrap_or_default();
-        match &spec.group {
-            Some(group) => {
-                gid = find_group(database, group).ok_or(Stage::GroupNotFound.failed(Errno::NOENT))?;
-            }
-            None if add_groups_of(database, name, groups) => {}
-            None => return Err(Stage::TooManyGroups.failed(Errno::NOSPC)),
+    let needs_names =
+        !matches!(spec.group, Some(Id::Number(_))) || added.iter().any(|group| matches!(group, Id::Name(_)));
+    let length = if needs_names { read(c"etc/group", database) } else { 0 };
+    let database = database.get(..length).unwrap_or_default();
+    if let Some(group) = &spec.group {
+        gid = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Users))?;
+    }
+    let too_many = Stage::TooManyGroups.failed(Errno::NOSPC);
+    // Or a program could leave it by executing a set-group-ID one, as far as it is there to forbid something (CVE-2022-36109).
+    groups.push(Gid::from_raw(gid));
+    if spec.group.is_none() && !add_groups_of(database, name, groups) {
+        return Err(too_many);
+    }
+    for (index, group) in added.iter().enumerate() {
+        let number = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Added(index)))?;
+        let number = Gid::from_raw(number);
+        if groups.contains(&number) {
+            continue;
         }
+        if groups.len() == groups.capacity() {
+            return Err(too_many);
+        }
+        groups.push(number);
     }
     Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+}
+
+/// A number is one, whether or not the image has a group of that number.
+fn number_of(database: &[u8], group: &Id) -> Option<u32> {
+    match group {
+        Id::Number(number) => Some(*number),
+        Id::Name(_) => find_group(database, group),
+    }
 }
 
 /// Reads a file of the image that may be anything: a fifo, a device, a link, endless.

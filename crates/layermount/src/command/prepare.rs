@@ -5,22 +5,27 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Command;
 use super::confine::Launching;
 use super::error::{CommandError, LaunchError};
+use super::init;
 use super::launch::{Launch, MAX_DATABASE, MAX_GROUPS, Stage};
 use super::stdio::{Stdio, Stream};
-use super::user::UserSpec;
+use super::terminal::Slave;
+use super::user::{Id, UserSpec};
 use crate::error::{Error, SyscallContext, SyscallError};
 use crate::script::Failure;
 use crate::sys::exec::Strings;
 
 /// What Docker gives to images that set none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// `LISTEN_PID=` and a number.
+const LISTEN_PID_ROOM: usize = 32;
 
 /// Linux's limit for a path, and `HOME=`.
 const HOME_ROOM: usize = 4096 + 8;
@@ -48,8 +53,12 @@ impl Command {
             (entering.hostname.is_some(), "a hostname"),
             (entering.namespaces.is_some(), "a set of namespaces"),
             (entering.furnish.is_some(), "furnishing"),
-            (!entering.binds.is_empty(), "a bind mount"),
+            (!entering.mounts.is_empty(), "a bind mount"),
             (entering.user_namespace.is_some(), "a user namespace"),
+            (!entering.resources.is_empty(), "a limit of resources"),
+            (entering.network.is_some(), "a network"),
+            (self.terminal.is_some(), "a terminal"),
+            (self.init, "an init"),
         ];
         if let Some((_, what)) = too_late.into_iter().find(|(given, _)| *given) {
             return Err(CommandError::TooLate { what });
@@ -58,7 +67,7 @@ impl Command {
             return Err(CommandError::TooLate { what: "a pipe to a parent" });
         }
         let (mut launch, _) = self.launch(Launching::Exec, single_user)?;
-        let failure = launch.run(None);
+        let failure = launch.run(None, None);
         Err(self.explain(&failure))
     }
 
@@ -70,8 +79,10 @@ impl Command {
         let candidates = candidates(program, path)?;
         let arguments = words.iter().map(|word| c_string("argument", word)).collect::<Result<_, _>>()?;
         let user = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
+        let added_groups = self.parsed_groups()?;
         let directory = c_string("working directory", self.directory.as_os_str())?;
-        let environment = Strings::new(self.environment()?, HOME_ROOM);
+        let (placed, environment) = self.sockets()?;
+        let environment = Strings::new(environment, &[HOME_ROOM, LISTEN_PID_ROOM]);
         let confinement = self.confinement(launching)?;
         let wants_home = self.variable("HOME").is_none();
         let mut pipes = Pipes::default();
@@ -83,22 +94,39 @@ impl Command {
         pipes.stdout = ours.map(ChildStdout::from);
         let (stderr, ours) = open_stream(stderr, true)?;
         pipes.stderr = ours.map(ChildStderr::from);
+        let preserved: Vec<_> = self.preserved.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {
             candidates,
-            arguments: Strings::new(arguments, 0),
+            arguments: Strings::new(arguments, &[]),
             environment,
             wants_home,
             user,
+            added_groups,
             directory,
             streams: [stdin, stdout, stderr],
-            preserved: self.preserved.iter().map(AsRawFd::as_raw_fd).collect(),
+            kept: preserved.iter().copied().chain(placed.numbers()).collect(),
+            preserved,
+            placed,
+            listens: !self.listening.is_empty(),
             die_with_parent: self.die_with_parent,
+            rlimits: self.rlimits.clone(),
+            terminal: self.terminal.map(Slave::new),
+            init: self.init.then(init::Plan::new),
             confinement,
             single_user,
             database: vec![0; MAX_DATABASE],
             groups: Vec::with_capacity(MAX_GROUPS),
+            more_groups: self.more_groups.iter().copied().map(Gid::from_raw).collect(),
         };
         Ok((launch, pipes))
+    }
+
+    pub(super) fn parsed_groups(&self) -> Result<Vec<Id>, CommandError> {
+        let parsed = |group: &String| {
+            let parsed = Id::parse(group).filter(|_| !group.is_empty());
+            parsed.ok_or_else(|| CommandError::Group { text: group.clone() })
+        };
+        self.added_groups.iter().map(parsed).collect()
     }
 
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
@@ -125,6 +153,15 @@ impl Command {
         Ok(environment)
     }
 
+    /// The likeliest, as far as it can be told from here.
+    fn rlimit_that_failed(&self) -> String {
+        let limits = &self.rlimits;
+        match limits.iter().find(|limit| limit.is_above_the_callers()) {
+            Some(limit) => limit.to_string(),
+            None => limits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+
     /// Puts what the child says into words.
     pub(super) fn explain(&self, failure: &Failure) -> CommandError {
         let stage = Stage::of(failure).unwrap_or(Stage::Streams);
@@ -135,16 +172,26 @@ impl Command {
             Stage::UserNotFound | Stage::TooManyGroups | Stage::Home => {
                 (self.user.split(':').next().unwrap_or_default().to_owned(), "setgroups")
             }
-            Stage::GroupNotFound => (self.user.split(':').nth(1).unwrap_or_default().to_owned(), "setgroups"),
+            // It is said which, of several.
+            Stage::GroupNotFound => (failure.text().unwrap_or_default(), "setgroups"),
             Stage::Groups => (self.user.clone(), "setgroups"),
             Stage::Credentials => (self.user.clone(), "setresuid"),
             Stage::WorkingDirectory => (self.directory.display().to_string(), "openat2"),
             Stage::Keyring => ("KEYCTL_JOIN_SESSION_KEYRING".to_owned(), "keyctl"),
+            Stage::Cgroups => ("\"0\"".to_owned(), "write"),
+            Stage::CgroupNamespace => ("CLONE_NEWCGROUP".to_owned(), "unshare"),
+            Stage::Rlimits => (self.rlimit_that_failed(), "setrlimit"),
             Stage::NoNewPrivileges => ("PR_SET_NO_NEW_PRIVS".to_owned(), "prctl"),
             Stage::Capabilities => (String::new(), "capset"),
             Stage::Seccomp => ("SECCOMP_SET_MODE_FILTER".to_owned(), "seccomp"),
             Stage::Parent => (String::new(), "prctl"),
+            Stage::Join => (String::new(), "setns"),
+            Stage::JoinCgroup => ("cgroup.procs".to_owned(), "write"),
+            Stage::Terminal => ("/dev/pts/ptmx".to_owned(), "ioctl"),
+            Stage::Init => (String::new(), "fork"),
             Stage::Preserve => (String::new(), "fcntl"),
+            Stage::MagicLink => (program.to_string_lossy().into_owned(), "openat2"),
+            Stage::Place => (String::new(), "dup2"),
             Stage::ProgramNotFound | Stage::InterpreterNotFound | Stage::NotExecutable => {
                 (program.to_string_lossy().into_owned(), "execve")
             }
@@ -199,7 +246,7 @@ fn open_stream(stream: Stdio, output: bool) -> Result<(Option<OwnedFd>, Option<O
 }
 
 /// A descriptor that stays what it is when the three standard streams are replaced.
-pub(super) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
+pub(crate) fn above_streams(file: OwnedFd) -> Result<OwnedFd, SyscallError> {
     if file.as_raw_fd() > 2 {
         return Ok(file);
     }
@@ -266,7 +313,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Command)| {
             let mut command = Command::new("x");
             change(&mut command);
-            Error::from(command.launch(Launching::Spawn, false).unwrap_err()).kind()
+            Error::from(command.launch(Launching::Spawn { user_namespace: false }, false).unwrap_err()).kind()
         };
         use crate::ErrorKind::InvalidInput;
         assert_eq!(
@@ -293,6 +340,14 @@ mod tests {
             }),
             InvalidInput
         );
+        for bad in ["", "a:b", "4294967295", "a\nb"] {
+            assert_eq!(
+                refused(&|command| {
+                    command.add_group(bad);
+                }),
+                InvalidInput
+            );
+        }
         assert_eq!(
             refused(&|command| {
                 command.entrypoint([""; 0]);

@@ -1,52 +1,101 @@
-//! [`Child`]: a running program, and the signals that can be sent to it.
+//! [`Child`]: a running program.
 
-use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
-use std::str::FromStr;
 
 use rustix::io::Errno;
-use rustix::process::{WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::error::CommandError;
+use super::signal::Signal;
+use super::terminal::Pty;
+use super::timings::Timings;
+use crate::cgroup::Group;
 use crate::error::{Result, SyscallContext, SyscallError};
+use crate::network::Keeper;
 use crate::overlay::Holds;
 use crate::sys::fork::Process;
+use crate::sys::signal::send_signal;
 
 /// A program inside an image, started by [`RootMount::spawn`](crate::RootMount::spawn).
 ///
 /// Like [`std::process::Child`], it goes on running when this value is dropped, and stays a zombie until it is waited for.
 /// [`Store::prune`](crate::Store::prune) leaves its layers alone for as long as the value is there; afterwards it knows from the
 /// mount tables that they are in use.
+///
+/// Whoever drops it without waiting leaves the cgroups of [`Resources`](crate::Resources) to the next program that is given some there.
 #[derive(Debug)]
 pub struct Child {
     process: Process,
+    /// Another one with an init.
+    pub(super) program: Pid,
+    pub(super) stop_signal: Signal,
     status: Option<ExitStatus>,
     /// Keeps layers from being removed and the upper from being used by others. The mount table says that they are in use, too, but
     /// not where /proc hides it (`hidepid`).
     pub(super) holds: Option<Holds>,
+    pub(super) timings: Option<Timings>,
+    /// Removed when the program has ended.
+    cgroups: Option<Group>,
+    oom_kills: u64,
+    /// Ends with the program; waited for with it.
+    pub(super) network: Option<Keeper>,
     /// The writing end of the child's standard input, when that is [`Stdio::piped`](super::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the child's standard output.
     pub stdout: Option<ChildStdout>,
     /// The reading end of the child's standard error.
     pub stderr: Option<ChildStderr>,
+    /// The other side of the program's terminal, when it was given [one](super::Command::terminal).
+    pub terminal: Option<Pty>,
 }
 
 impl Child {
-    pub(super) fn new(process: Process) -> Self {
-        Self { process, status: None, holds: None, stdin: None, stdout: None, stderr: None }
+    pub(super) fn new(process: Process, cgroups: Option<Group>) -> Self {
+        Self {
+            program: process.pid,
+            process,
+            stop_signal: Signal::TERM,
+            status: None,
+            holds: None,
+            timings: None,
+            cgroups,
+            oom_kills: 0,
+            network: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            terminal: None,
+        }
     }
 
-    /// The process ID, as seen from here.
+    /// The process ID, as seen from here; with an [init](super::Command::init), the init's.
     pub fn id(&self) -> u32 {
         self.process.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// The program's own process ID, as seen from here. It is [`Child::id`] unless there is an [init](super::Command::init).
+    pub fn program_id(&self) -> u32 {
+        self.program.as_raw_pid().unsigned_abs()
+    }
+
+    /// The signal that asks the program to end: [`Command::stop_signal`](super::Command::stop_signal), or the image's `StopSignal`, or
+    /// `SIGTERM`.
+    pub fn stop_signal(&self) -> Signal {
+        self.stop_signal
     }
 
     /// A descriptor that becomes readable when the program ends (pidfd_open(2)), for event loops.
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd as _;
         self.process.pidfd.as_fd()
+    }
+
+    /// Where the time of its start went, if that was [asked for](super::Command::timed). A child that does not share the memory of its
+    /// parent until it executes its program cannot tell: on machines other than x86-64, and with
+    /// [`Command::user_namespace`](super::Command::user_namespace).
+    pub fn timings(&self) -> Option<&Timings> {
+        self.timings.as_ref()
     }
 
     /// Closes the child's standard input and waits for its end.
@@ -78,6 +127,13 @@ impl Child {
                 Ok(Some((_, status))) => {
                     self.status = Some(ExitStatus::from_raw(status.as_raw()));
                     drop(self.holds.take());
+                    if let Some(cgroups) = self.cgroups.take() {
+                        self.oom_kills = cgroups.oom_kills();
+                        cgroups.remove();
+                    }
+                    if let Some(keeper) = self.network.take() {
+                        keeper.finish();
+                    }
                 }
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(errno) => {
@@ -89,6 +145,13 @@ impl Child {
         Ok(self.status)
     }
 
+    /// How many of the program's processes the kernel has killed so far because the memory that
+    /// [`Resources::memory`](crate::Resources::memory) allows was used up. 0 without a limit. If the first process is one of them, its
+    /// status is `SIGKILL`.
+    pub fn oom_kills(&self) -> u64 {
+        self.cgroups.as_ref().map_or(self.oom_kills, Group::oom_kills)
+    }
+
     /// Ends the program at once (`SIGKILL`), and with it, when it has a pid namespace, everything that it has started.
     ///
     /// # Errors
@@ -98,7 +161,7 @@ impl Child {
         self.signal(Signal::KILL)
     }
 
-    /// Sends a signal. Mind that the kernel keeps signals from the first process of a pid namespace for which it has
+    /// Sends a signal, to the init if there is one, which passes it on. Mind that the kernel keeps signals from the first process of a pid namespace for which it has
     /// set up nothing; see [`Child::handles`].
     ///
     /// # Errors
@@ -108,11 +171,9 @@ impl Child {
         if self.status.is_some() {
             return Ok(());
         }
-        match rustix::process::Signal::from_named_raw(signal.0)
-            .map(|named| pidfd_send_signal(&self.process.pidfd, named))
-        {
-            None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
-            Some(Err(errno)) => Err(errno)
+        match send_signal(self.pidfd(), signal.number()) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno)
                 .syscall("pidfd_send_signal", || format!("{}, {signal}", self.id()))
                 .map_err(|cause| CommandError::System { doing: "send a signal", cause }.into()),
         }
@@ -129,7 +190,7 @@ impl Child {
     ///
     /// When `/proc` of the caller does not show the child.
     pub fn handles(&self, signal: Signal) -> Result<bool> {
-        let path = format!("/proc/{}/status", self.id());
+        let path = format!("/proc/{}/status", self.program_id());
         let status = std::fs::read_to_string(&path)
             .syscall("open", || path.clone())
             .map_err(|cause| CommandError::System { doing: "look at the child's signals", cause })?;
@@ -140,7 +201,7 @@ impl Child {
     /// Whether it is in `sigwait(3)` or the like: for as long as it waits, signals are neither blocked nor handled.
     fn waits_for_signals(&self) -> bool {
         // The number of the system call, then its arguments (proc_pid_syscall(5)).
-        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.id())).unwrap_or_default();
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.program_id())).unwrap_or_default();
         call.split(' ').next().and_then(|number| number.parse().ok()) == Some(nix::libc::SYS_rt_sigtimedwait)
     }
 }
@@ -148,88 +209,12 @@ impl Child {
 /// proc_pid_status(5): 16 hexadecimal digits, the lowest bit for signal 1.
 fn mask_has(status: &str, field: &str, signal: Signal) -> bool {
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(field)?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal.0 - 1) & 1 == 1)
-}
-
-/// A signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Signal(i32);
-
-impl Signal {
-    /// `SIGINT`.
-    pub const INT: Self = Self(nix::libc::SIGINT);
-    /// `SIGTERM`.
-    pub const TERM: Self = Self(nix::libc::SIGTERM);
-    /// `SIGKILL`.
-    pub const KILL: Self = Self(nix::libc::SIGKILL);
-    /// `SIGHUP`.
-    pub const HUP: Self = Self(nix::libc::SIGHUP);
-    /// `SIGQUIT`.
-    pub const QUIT: Self = Self(nix::libc::SIGQUIT);
-
-    /// By number: those that have a name.
-    pub fn from_number(number: i32) -> Option<Self> {
-        nix::sys::signal::Signal::try_from(number).ok().map(|signal| Self(signal as i32))
-    }
-
-    /// The number.
-    pub fn number(self) -> i32 {
-        self.0
-    }
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match nix::sys::signal::Signal::try_from(self.0) {
-            Ok(signal) => f.write_str(signal.as_str()),
-            Err(_) => write!(f, "{}", self.0),
-        }
-    }
-}
-
-/// Not a signal.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{text:?} is not a signal, such as SIGTERM, TERM or 15")]
-pub struct ParseSignalError {
-    text: String,
-}
-
-impl crate::error::Fault for ParseSignalError {
-    fn kind(&self) -> crate::error::ErrorKind {
-        crate::error::ErrorKind::InvalidInput
-    }
-}
-
-/// `SIGTERM`, `TERM`, `term` or `15`, as in an image's `StopSignal`.
-impl FromStr for Signal {
-    type Err = ParseSignalError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let upper = text.to_ascii_uppercase();
-        let named =
-            || format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper)).parse::<nix::sys::signal::Signal>().ok();
-        match text.parse() {
-            Ok(number) => Self::from_number(number),
-            Err(_) => named().map(|signal| Self(signal as i32)),
-        }
-        .ok_or_else(|| ParseSignalError { text: text.chars().take(40).collect() })
-    }
+    mask.is_some_and(|mask| mask >> (signal.number() - 1) & 1 == 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for text in ["SIGTERM", "TERM", "term", "sigterm", "15"] {
-            assert_eq!(text.parse::<Signal>().unwrap(), Signal::TERM);
-        }
-        for bad in ["", "0", "-1", "65", "SIGSIGTERM", "x"] {
-            assert!(bad.parse::<Signal>().is_err(), "{bad}");
-        }
-        assert_eq!(Signal::TERM.to_string(), "SIGTERM");
-    }
 
     #[test]
     fn masks_are_read() {

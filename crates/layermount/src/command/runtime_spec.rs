@@ -3,6 +3,8 @@
 //! What a runtime cannot be told is refused, and never dropped in silence. One thing is harmless and left out: what happens when the
 //! parent ends ([`Command::die_with_parent`]) is up to whoever runs the runtime.
 
+mod limits;
+
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -16,13 +18,15 @@ use super::error::CommandError;
 use super::launch::{Identity, MAX_DATABASE, MAX_GROUPS, Stage, identify};
 use super::stdio::Stream;
 use super::user::UserSpec;
-use super::{Command, Entering, Namespaces};
-use crate::bundle::config::{CapabilitySets, Linux, Namespace, Process, Resources, Root, User};
+use super::{Command, Entering, Namespaces, Signal};
+use crate::bundle::config::{CapabilitySets, ConsoleSize, Linux, Namespace, Process, Root, User};
 use crate::bundle::{BundleError, VERSION, config::Config, text};
 use crate::capabilities::Capabilities;
+use crate::cgroup;
 use crate::enter::runtime_spec::Furnished;
 use crate::enter::steps::Surroundings;
 use crate::error::Result;
+use crate::network::Specified as Network;
 use crate::overlay::RootMount;
 use crate::script::{Script, open_in_root};
 
@@ -31,7 +35,11 @@ use crate::script::{Script, open_in_root};
 pub(crate) struct Specified {
     pub(crate) config: Config,
     pub(crate) furnished: Furnished,
+    pub(crate) stop_signal: Signal,
 }
+
+/// As the image specification's `conversion.md` has `Config.StopSignal`.
+const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 impl Command {
     /// Looks users and the program up in the tree at `root`.
@@ -46,18 +54,44 @@ impl Command {
             user: _,
             streams,
             preserved,
+            listening,
+            numbered,
             die_with_parent: _,
+            rlimits: _,
+            terminal,
+            init,
+            stop_signal,
+            added_groups: _,
+            more_groups: _,
             capabilities,
             no_new_privileges,
             new_session_keyring,
             #[cfg(feature = "seccomp")]
             seccomp,
             platform: _,
+            timed: _,
             entering,
         } = self;
-        let Entering { hostname: _, namespaces, furnish, binds, user_namespace } = entering;
+        let Entering {
+            hostname: _,
+            namespaces,
+            furnish,
+            mounts,
+            volumes: _,
+            image_volumes: _,
+            user_namespace,
+            resources,
+            network,
+        } = entering;
+        let network = match network {
+            Some(network) => network.runtime_spec()?,
+            None => Some(Network::Host),
+        };
         let refused = [
-            (!preserved.is_empty(), "a descriptor that is handed on: it is the runtime's to preserve (--preserve-fds)"),
+            (
+                !preserved.is_empty() || !listening.is_empty() || !numbered.is_empty(),
+                "a descriptor that is handed on: it is the runtime's to preserve (--preserve-fds)",
+            ),
             (
                 *new_session_keyring == Some(false),
                 "a shared session keyring: it is the runtime's to keep (--no-new-keyring)",
@@ -67,10 +101,13 @@ impl Command {
                 streams.iter().any(|stream| !matches!(stream.0, Stream::Inherit)),
                 "standard streams: the program has the runtime's",
             ),
+            (*init, "an init: a runtime starts the program alone"),
+            (network.is_none(), "a network of pasta's: a runtime does not start pasta"),
         ];
         if let Some((_, what)) = refused.into_iter().find(|(given, _)| *given) {
             return Err(BundleError::NotSpecified { what }.into());
         }
+        let network = network.unwrap_or(Network::Host);
 
         let words: Vec<_> = entrypoint.iter().chain(arguments).collect();
         let program = words.first().filter(|program| !program.is_empty()).ok_or(CommandError::NoProgram)?;
@@ -84,62 +121,107 @@ impl Command {
             private_pids: namespaces.contains(Namespaces::PID),
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: image.is_read_only(),
+            network: network.view(),
             hostname: &hostname,
+            // A runtime makes them, and shows them where it is told to.
+            cgroups: None,
         };
-        let furnish = furnish.clone().unwrap_or_default();
-        let furnished = Furnished::new(&furnish, binds, &around)?;
+        let mut furnish = furnish.clone().unwrap_or_default();
+        furnish.mounts.extend_from_slice(mounts);
+        self.make_directories(image, &mut furnish);
+        if terminal.is_some() && furnish.dev.is_none() {
+            return Err(CommandError::NoTerminals.into());
+        }
+        let is_limited = !resources.is_empty();
+        let furnished = Furnished::new(&furnish, &around, is_limited, root)?;
         let spawned = capabilities.unwrap_or(Capabilities::CONTAINER);
         let config = Config {
             oci_version: VERSION,
             process: Process {
-                terminal: false,
+                terminal: terminal.is_some(),
+                console_size: terminal.map(|size| ConsoleSize { height: size.rows, width: size.columns }),
                 user: User {
                     uid: identity.uid.as_raw(),
                     gid: identity.gid.as_raw(),
                     umask: 0o022,
-                    additional_gids: groups.iter().map(|group| group.as_raw()).collect(),
+                    // In a namespace of one user there is no setgroups(2).
+                    additional_gids: match image.caller.ends_as_sole_user() {
+                        true => Vec::new(),
+                        false => groups.iter().map(|group| group.as_raw()).collect(),
+                    },
                 },
                 args,
                 env: self.variables(home)?,
                 // As everywhere in an image, it begins at the root.
                 cwd: text("working directory", Path::new("/").join(directory).as_os_str())?,
                 capabilities: sets(spawned, identity.uid.is_root()),
+                rlimits: self.specified_rlimits(),
                 no_new_privileges: *no_new_privileges,
             },
             root: Root { path: crate::bundle::ROOTFS, readonly: image.is_read_only() },
             hostname: namespaces.contains(Namespaces::UTS).then(|| hostname.clone()),
             mounts: furnished.mounts.clone(),
             linux: Linux {
-                namespaces: kinds(namespaces).map(|kind| Namespace { kind }).collect(),
-                resources: Resources { devices: vec![furnished.device_rule.clone()] },
+                namespaces: self.specified_namespaces(namespaces, &network)?,
+                resources: limits::specified(resources, furnished.device_rules.clone())?,
+                cgroups_path: self.specified_cgroup()?,
                 devices: furnished.devices.clone(),
                 #[cfg(feature = "seccomp")]
-                seccomp: seccomp.clone().unwrap_or_default().runtime_spec(spawned).map_err(CommandError::Seccomp)?,
+                seccomp: seccomp
+                    .clone()
+                    .unwrap_or_default()
+                    .runtime_spec(spawned, self.platform.as_ref())
+                    .map_err(CommandError::Seccomp)?,
                 #[cfg(not(feature = "seccomp"))]
                 seccomp: None,
                 rootfs_propagation: "rprivate",
                 masked_paths: furnished.masked_paths.clone(),
                 readonly_paths: furnished.readonly_paths.clone(),
             },
+            annotations: stop_signal.annotation().map(|signal| (STOP_SIGNAL, signal.to_string())).into_iter().collect(),
         };
         // What is mounted may bring the program along.
-        if furnish.binds.is_empty() && binds.is_empty() {
+        if furnish.mounts.is_empty() {
             self.check_program(root, program)?;
         }
-        Ok(Specified { config, furnished })
+        Ok(Specified { config, furnished, stop_signal: stop_signal.signal()? })
     }
 
-    /// Who the program runs as, in which other groups, and where its home is.
+    fn specified_namespaces(&self, namespaces: Namespaces, network: &Network) -> Result<Vec<Namespace>> {
+        let is_limited = !self.entering.resources.is_empty();
+        // As in a run: the program sees its own cgroup as the root.
+        let sees_root = is_limited && !namespaces.contains(Namespaces::CGROUP) && cgroup::is_unified()?;
+        let kinds = [
+            (true, "mount"),
+            (namespaces.contains(Namespaces::PID), "pid"),
+            (namespaces.contains(Namespaces::IPC), "ipc"),
+            (namespaces.contains(Namespaces::UTS), "uts"),
+            (namespaces.contains(Namespaces::CGROUP) || sees_root, "cgroup"),
+        ];
+        let kinds = kinds.into_iter().filter(|(asked, _)| *asked);
+        let mut specified: Vec<_> = kinds.map(|(_, kind)| Namespace { kind, path: None }).collect();
+        let path = match network {
+            Network::Host => return Ok(specified),
+            Network::New => None,
+            Network::At(path) => Some(text("path", path.as_os_str())?),
+        };
+        specified.push(Namespace { kind: "network", path });
+        Ok(specified)
+    }
+
+    /// Who the program runs as, in which groups, and where its home is.
     fn identified(&self, root: BorrowedFd<'_>) -> Result<(Identity, Vec<Gid>, Vec<u8>), CommandError> {
         let spec = UserSpec::parse(&self.user).ok_or_else(|| CommandError::User { text: self.user.clone() })?;
+        let added = self.parsed_groups()?;
         let mut groups = Vec::with_capacity(MAX_GROUPS);
         let mut home = Vec::new();
         let mut take_home = |found: &[u8]| {
             home = found.to_vec();
             !found.contains(&0) && found.len() < 4096
         };
-        let identity = identify(Ok(root), &spec, &mut vec![0; MAX_DATABASE], &mut groups, &mut take_home)
-            .map_err(|stopped| self.explain(&stopped.failure()))?;
+        let identity = identify(Ok(root), &spec, &added, &mut vec![0; MAX_DATABASE], &mut groups, &mut take_home)
+            .map_err(|stopped| self.explain(&stopped.failure(&spec, &added)))?;
+        groups.extend(self.more_groups.iter().copied().map(Gid::from_raw));
         Ok((identity, groups, home))
     }
 
@@ -209,11 +291,4 @@ fn sets(capabilities: Capabilities, is_root: bool) -> CapabilitySets {
         inheritable: Vec::new(),
         ambient: Vec::new(),
     }
-}
-
-fn kinds(namespaces: Namespaces) -> impl Iterator<Item = &'static str> {
-    let kinds =
-        [(Namespaces::PID, "pid"), (Namespaces::IPC, "ipc"), (Namespaces::UTS, "uts"), (Namespaces::CGROUP, "cgroup")];
-    let asked = kinds.into_iter().filter(move |(namespace, _)| namespaces.contains(*namespace)).map(|(_, kind)| kind);
-    std::iter::once("mount").chain(asked)
 }

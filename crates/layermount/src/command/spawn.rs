@@ -12,21 +12,29 @@
 
 use std::borrow::BorrowMut;
 use std::io::Read as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::cgroup::Joining;
 use super::confine::Launching;
 use super::error::CommandError;
+use super::herald::{Arrived, Herald};
 use super::inner::Inner;
-use super::launch::{ABOUT_TO_EXEC, Launch, Stage};
+use super::launch::{ABOUT_TO_EXEC, Launch, Report, Stage};
+use super::magic_links;
 use super::prepare::{Pipes, above_streams};
 use super::process::Child;
+use super::terminal::Pty;
+use super::timings::{StartPhase, StopWatch};
 use super::{Command, Namespaces};
+use crate::cgroup::Group;
 use crate::enter::steps::Surroundings;
+use crate::enter::{Devices, Furnish, ImageVolumes};
 use crate::error::{Result, SyscallContext};
+use crate::network::Joined;
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step, write_all};
 use crate::sys::fork::{self, Memory};
@@ -47,33 +55,71 @@ impl RootMount {
     }
 
     fn spawn_command(mut self, command: &mut Command) -> Result<Child> {
-        let mut prepared = command.launch(Launching::Spawn, self.caller.ends_as_sole_user())?;
-        let mut child = match self.start(command, &mut prepared) {
+        let mut watch = command.timed.then(StopWatch::start);
+        let mut prepared = {
+            let launching = Launching::Spawn { user_namespace: self.caller.ends_in_user_namespace() };
+            command.launch(launching, self.caller.ends_as_sole_user())?
+        };
+        let network = match &command.entering.network {
+            Some(network) => network.prepare(&self.caller)?,
+            None => Joined::Host,
+        };
+        let mut child = match self.start(command, &network, &mut prepared, &mut watch) {
             // What was assumed of the kernel is tried for the first time in the child.
             Err(_) if !self.caller.may_mount && self.kernel.fall_back(&self.caller) => {
-                self.start(command, &mut prepared)?
+                self.start(command, &network, &mut prepared, &mut watch)?
             }
             result => result?,
         };
+        child.timings = watch.and_then(StopWatch::stop);
         child.holds = Some(self.into_holds());
+        if let Some(mut keeper) = network.into_keeper() {
+            if let Err(error) = keeper.hand_over(child.pidfd()) {
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+            child.network = Some(keeper);
+        }
         Ok(child)
     }
 
-    fn start(&self, command: &Command, (launch, pipes): &mut (Launch, Pipes)) -> Result<Child> {
+    fn start(
+        &self,
+        command: &Command,
+        network: &Joined,
+        (launch, pipes): &mut (Launch, Pipes),
+        watch: &mut Option<StopWatch>,
+    ) -> Result<Child> {
         let namespaces = command.entering.namespaces.unwrap_or_default();
+        let stop_signal = command.stop_signal.signal()?;
+        if command.init && !namespaces.contains(Namespaces::PID) {
+            return Err(CommandError::SharedPids.into());
+        }
         let hostname = command.hostname_for(namespaces)?;
         let user_namespace = self.caller.needs_user_namespace();
+        let mut furnish = command.entering.furnish.clone().unwrap_or_default();
+        furnish.mounts.extend_from_slice(&command.entering.mounts);
+        let has_all_devices = furnish.dev == Some(Devices::Host);
+        let group = Group::make(&command.entering.resources)?;
+        let view = group.as_ref().map(Group::view);
         let around = Surroundings {
-            may_make_devices: self.caller.may_make_devices,
+            may_make_devices: self.caller.may_make_devices && (has_all_devices || !command.may_make_devices()),
             user_namespace: self.caller.ends_in_user_namespace(),
             private_pids: namespaces.contains(Namespaces::PID),
             private_ipc: namespaces.contains(Namespaces::IPC),
             read_only: self.is_read_only(),
             hostname: &hostname,
+            network: network.view(),
+            cgroups: view.as_ref(),
         };
-        let mut furnish = command.entering.furnish.clone().unwrap_or_default();
-        furnish.binds.extend_from_slice(&command.entering.binds);
+        command.make_directories(self, &mut furnish);
+        if command.terminal.is_some() && furnish.dev.is_none() {
+            return Err(CommandError::NoTerminals.into());
+        }
         let mut script = Script::new();
+        self.caller.push_id_maps(&mut script);
+        network.push_into(&mut script);
         self.push_into(&mut script, &furnish, &around)?;
         if namespaces.contains(Namespaces::UTS) {
             let name = std::ffi::CString::new(hostname.as_str());
@@ -87,28 +133,41 @@ impl RootMount {
         let mut inner = maps.as_ref().map(Inner::new).transpose().map_err(system)?;
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).syscall("pipe2", || "O_CLOEXEC".to_owned()).map_err(system)?;
-        let writer = above_streams(writer).map_err(system)?;
-        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags();
-        // Who waits for its ID maps cannot have the parent wait for it.
-        let memory = if inner.is_some() { Memory::Copied } else { Memory::Shared };
-        let process = fork::start(flags, memory, &mut || {
+        let writer = launch.placed.above(above_streams(writer).map_err(system)?).map_err(system)?;
+        let herald = command.needs_herald().then(Herald::new).transpose().map_err(system)?;
+        let flags = nix::libc::CLONE_NEWNS | namespaces.0 | self.caller.clone_flags() | network.clone_flags();
+        // Who waits for its ID maps, or goes on for as long as the program, cannot have the parent wait for it.
+        let memory = if inner.is_some() || command.init { Memory::Copied } else { Memory::Shared };
+        if let Some(watch) = watch {
+            watch.lap(StartPhase::Prepare);
+        }
+        files.watch = *watch;
+        let process = Joining::new(group.as_ref(), flags)?.start(memory, &mut |join| {
             // With the reading end here, the parent's end would go unnoticed.
             fork::close_copy(reader.as_fd());
             fork::ignore_stops();
             // Mount points are made for everybody, whatever the parent keeps from others.
             rustix::process::umask(Mode::from_raw_mode(0o022));
-            let failure = match script.run(&mut files) {
-                Ok(()) => match inner.as_mut().map_or(Ok(()), Inner::enter) {
-                    Ok(()) => launch.run(Some(writer.as_fd())),
-                    Err(errno) => Stage::UserNamespace.failure(errno),
+            if let Some(watch) = &mut files.watch {
+                watch.lap(StartPhase::Clone);
+            }
+            let maps = launch.own_maps();
+            let herald = herald.as_ref().map(|herald| herald.childs.as_fd());
+            let report = Report { writer: writer.as_fd(), herald, maps: maps.as_ref().map(AsFd::as_fd) };
+            let failure = match join.run() {
+                Ok(()) => match script.run(&mut files) {
+                    Ok(()) => launch.run_in(&mut inner, report, files.watch.as_mut()),
+                    Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
             // If that fails there is nobody to tell.
             let _ = write_all(writer.as_fd(), &failure.encode());
             125
-        });
+        })?;
+        *watch = files.watch;
         files.disown();
+        launch.disown();
         drop(writer);
         // Where there is nothing new to allow or forbid, it is the user namespace that is refused.
         let process =
@@ -117,7 +176,7 @@ impl RootMount {
                 cause,
             })?;
         let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
-        let mut child = Child::new(process);
+        let mut child = Child::new(process, group);
         let mut report = Vec::new();
         std::fs::File::from(reader).read_to_end(&mut report).syscall("read", || "pipe".to_owned()).map_err(system)?;
         if let Err(error) = mapped {
@@ -126,9 +185,18 @@ impl RootMount {
             return Err(error);
         }
         if report == [ABOUT_TO_EXEC] {
+            if let Some(herald) = herald {
+                child.learn(herald.receive().map_err(system)?);
+            }
+            if magic_links::runs_this_binary(child.program_id()) {
+                child.kill()?;
+                child.wait()?;
+                return Err(command.explain(&Stage::MagicLink.failure(Errno::LOOP)).into());
+            }
             child.stdin = pipes.stdin.take();
             child.stdout = pipes.stdout.take();
             child.stderr = pipes.stderr.take();
+            child.stop_signal = stop_signal;
             return Ok(child);
         }
         // That somebody else has reaped it does not matter when it has said what was wrong.
@@ -141,12 +209,61 @@ impl RootMount {
     }
 }
 
+impl Command {
+    pub(super) fn needs_herald(&self) -> bool {
+        self.terminal.is_some() || self.init
+    }
+}
+
+impl Child {
+    pub(super) fn learn(&mut self, arrived: Arrived) {
+        self.terminal = arrived.descriptor.map(Pty::new);
+        self.program = arrived.program.unwrap_or(self.program);
+    }
+}
+
+impl Launch {
+    /// For what an init has to let go of. While `/proc` is the host's.
+    fn own_maps(&self) -> Option<OwnedFd> {
+        self.init.as_ref()?;
+        rustix::fs::open(c"/proc/self/maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    }
+
+    /// What there is to do inside the image, before and after the program's own user namespace is entered.
+    fn run_in(&mut self, inner: &mut Option<Inner<'_>>, report: Report<'_>, watch: Option<&mut StopWatch>) -> Failure {
+        if let (Some(slave), Some(herald)) = (&mut self.terminal, report.herald)
+            && let Err(errno) = slave.open(herald, true)
+        {
+            return Stage::Terminal.failure(errno);
+        }
+        match inner.as_mut().map_or(Ok(()), Inner::enter) {
+            Ok(()) => self.run(Some(report), watch),
+            Err(errno) => Stage::UserNamespace.failure(errno),
+        }
+    }
+}
+
 /// Found from the end: the first byte of a failure may look like `ABOUT_TO_EXEC`.
-fn reported_failure(report: &[u8]) -> Option<Failure> {
+pub(super) fn reported_failure(report: &[u8]) -> Option<Failure> {
     report.last_chunk::<{ Failure::ENCODED }>().and_then(|failure| Failure::decode(failure))
 }
 
 impl Command {
+    /// What becomes of the image's volumes, and directories that cannot be made any more when the tree is read-only.
+    pub(super) fn make_directories(&self, image: &RootMount, furnish: &mut Furnish) {
+        let volumes = &self.entering.volumes;
+        match self.entering.image_volumes {
+            ImageVolumes::Auto | ImageVolumes::Tmpfs if image.is_temporary() => furnish.make_directories(volumes),
+            ImageVolumes::Auto if !image.is_read_only() => furnish.make_directories(volumes),
+            ImageVolumes::Auto | ImageVolumes::Tmpfs => furnish.add_volumes(volumes),
+            ImageVolumes::Ignore => {}
+        }
+        if image.is_read_only() && self.directory.parent().is_some() {
+            // Later it is too late.
+            furnish.make_directories(std::slice::from_ref(&self.directory));
+        }
+    }
+
     /// The name of the machine as the program will see it.
     pub(super) fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
         let private = namespaces.contains(Namespaces::UTS);
@@ -154,7 +271,7 @@ impl Command {
             Some(_) if !private => Err(CommandError::SharedHostname),
             Some(name) if is_hostname(name) => Ok(name.clone()),
             Some(name) => Err(CommandError::Hostname { text: name.clone() }),
-            None if private => random_hostname(),
+            None if private => random_hex("make up a hostname"),
             None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
         }
     }
@@ -170,12 +287,12 @@ fn is_hostname(name: &str) -> bool {
     name.len() <= 64 && name.split('.').all(label)
 }
 
-fn random_hostname() -> Result<String, CommandError> {
+pub(super) fn random_hex(doing: &'static str) -> Result<String, CommandError> {
     let mut bytes = [0_u8; 6];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .syscall("read", || "/dev/urandom".to_owned())
-        .map_err(|cause| CommandError::System { doing: "make up a hostname", cause })?;
+        .map_err(|cause| CommandError::System { doing, cause })?;
     Ok(hex::encode(bytes))
 }
 
@@ -191,7 +308,7 @@ mod tests {
         for bad in ["", "a b", "a\n1.2.3.4 evil", "-a", "a..b", ".", "ä", &"a".repeat(65)] {
             assert!(!is_hostname(bad), "{bad:?}");
         }
-        let name = random_hostname().unwrap();
+        let name = random_hex("make up a hostname").unwrap();
         assert!(name.len() == 12 && is_hostname(&name));
     }
 

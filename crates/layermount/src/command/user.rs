@@ -34,7 +34,7 @@ impl UserSpec {
 }
 
 impl Id {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return number(text.as_bytes()).map(Self::Number);
         }

@@ -56,6 +56,8 @@ pub enum Subject {
     CloseRange,
     /// Who the caller is.
     Caller,
+    /// Making a cgroup with limits of memory, processors and processes.
+    Limits,
     /// Making a user namespace, mapping oneself in it and mounting something.
     UserNamespaces,
     /// What subuid(5) and subgid(5) grant.
@@ -203,6 +205,7 @@ impl Subject {
             Self::Openat2 => "openat2",
             Self::CloseRange => "close_range",
             Self::Caller => "caller",
+            Self::Limits => "limits",
             Self::UserNamespaces => "user_namespaces",
             Self::IdRanges => "id_ranges",
             Self::IdMaps => "id_maps",
@@ -222,7 +225,7 @@ impl Subject {
     pub fn topic(self) -> Topic {
         match self {
             Self::Release | Self::Openat2 | Self::CloseRange => Topic::Kernel,
-            Self::Caller | Self::UserNamespaces | Self::IdRanges | Self::IdMaps => Topic::User,
+            Self::Caller | Self::Limits | Self::UserNamespaces | Self::IdRanges | Self::IdMaps => Topic::User,
             Self::Overlay | Self::OpaqueDirectories | Self::TmpfsXattrs | Self::ReadOnlyMounts => Topic::Mounts,
             Self::Store | Self::StoreSpace | Self::Layers | Self::ErofsFiles => Topic::Store,
             Self::Docker => Topic::Engines,
@@ -238,6 +241,7 @@ impl fmt::Display for Subject {
             Self::Openat2 => "openat2",
             Self::CloseRange => "close_range",
             Self::Caller => "caller",
+            Self::Limits => "limits",
             Self::UserNamespaces => "user namespaces",
             Self::IdRanges => "ID ranges",
             Self::IdMaps => "ID maps",

@@ -2,7 +2,12 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+use super::devices::DeviceRequest;
+use super::mounts::Mount;
+use super::names::Names;
 
 /// What is mounted over and into an image's tree when it is entered. Plain data; `Display` prints it.
 ///
@@ -25,15 +30,14 @@ pub struct Furnish {
     pub(crate) hostname: bool,
     pub(crate) hosts: bool,
     pub(crate) resolv_conf: bool,
-    pub(crate) binds: Vec<Bind>,
-}
-
-/// A directory or file of the host that is seen inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    pub(crate) host: PathBuf,
-    pub(crate) inside: PathBuf,
-    pub(crate) access: Access,
+    pub(crate) names: Names,
+    pub(crate) mounts: Vec<Mount>,
+    /// To be made in the image's tree, if they are missing and can be.
+    pub(super) directories: Vec<PathBuf>,
+    pub(super) given_devices: Vec<DeviceRequest>,
+    /// In bytes, as the next.
+    pub(super) shm_size: Option<u64>,
+    pub(super) volume_size: Option<u64>,
 }
 
 /// Which devices there are in `/dev`.
@@ -46,7 +50,7 @@ pub enum Devices {
     Host,
 }
 
-/// What may be done with a bind mount from inside.
+/// What may be done with a mount from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reading, also in all mounts below.
@@ -67,7 +71,12 @@ impl Default for Furnish {
             hostname: true,
             hosts: true,
             resolv_conf: true,
-            binds: Vec::new(),
+            names: Names::default(),
+            mounts: Vec::new(),
+            directories: Vec::new(),
+            given_devices: Vec::new(),
+            shm_size: None,
+            volume_size: None,
         }
     }
 }
@@ -84,7 +93,12 @@ impl Furnish {
             hostname: false,
             hosts: false,
             resolv_conf: false,
-            binds: Vec::new(),
+            names: Names::default(),
+            mounts: Vec::new(),
+            directories: Vec::new(),
+            given_devices: Vec::new(),
+            shm_size: None,
+            volume_size: None,
         }
     }
 
@@ -160,26 +174,46 @@ impl Furnish {
         self
     }
 
-    /// `/etc/hosts`: the host's, and the hostname.
+    /// `/etc/hosts`: the hostname, and the host's own lines where the [network](crate::Network) is the host's.
     #[must_use]
     pub fn hosts(mut self, on: bool) -> Self {
         self.hosts = on;
         self
     }
 
-    /// `/etc/resolv.conf`: the host's, as it is at that moment.
+    /// `/etc/resolv.conf`: the host's, as it is at that moment; with [pasta](crate::Pasta), it names the address that leads to the host's
+    /// resolvers.
     #[must_use]
     pub fn resolv_conf(mut self, on: bool) -> Self {
         self.resolv_conf = on;
         self
     }
 
-    /// A directory or file of the host, with all that is mounted below it, at a path inside, made when missing. In the order
-    /// in which they are given; later ones may lie inside earlier ones.
+    /// Adds a name to `/etc/hosts`: hosts(5). It has no white space and no `#`.
     #[must_use]
-    pub fn bind(mut self, host: impl AsRef<Path>, inside: impl AsRef<Path>, access: Access) -> Self {
-        let (host, inside) = (host.as_ref().to_owned(), inside.as_ref().to_owned());
-        self.binds.push(Bind { host, inside, access });
+    pub fn add_host(mut self, name: impl Into<String>, address: IpAddr) -> Self {
+        self.names.hosts.push((name.into(), address));
+        self
+    }
+
+    /// Adds a name server to `/etc/resolv.conf`: resolv.conf(5). The first one replaces the host's; of other lines the host's stay.
+    #[must_use]
+    pub fn dns_server(mut self, address: IpAddr) -> Self {
+        self.names.servers.push(address);
+        self
+    }
+
+    /// Adds a domain in which names are searched. The first one replaces the host's; `.` alone means none, as in docker.
+    #[must_use]
+    pub fn dns_search(mut self, domain: impl Into<String>) -> Self {
+        self.names.search.push(domain.into());
+        self
+    }
+
+    /// Adds an option of the resolver's, such as `ndots:2`. The first one replaces the host's.
+    #[must_use]
+    pub fn dns_option(mut self, option: impl Into<String>) -> Self {
+        self.names.options.push(option.into());
         self
     }
 }
@@ -207,10 +241,13 @@ impl fmt::Display for Furnish {
                 writeln!(f, "{what}")?;
             }
         }
-        for Bind { host, inside, access } in &self.binds {
-            let access = if *access == Access::ReadOnly { ", read-only" } else { "" };
-            writeln!(f, "{:<16} bind of {}{access}", inside.display(), host.display())?;
+        if self.hosts {
+            self.names.hosts.iter().try_for_each(|(name, address)| writeln!(f, "/etc/hosts       {address} {name}"))?;
         }
-        Ok(())
+        if let Some(size) = self.shm_size.filter(|_| self.dev.is_some()) {
+            writeln!(f, "/dev/shm         {size} bytes")?;
+        }
+        self.given_devices.iter().try_for_each(|device| writeln!(f, "{device}"))?;
+        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))
     }
 }

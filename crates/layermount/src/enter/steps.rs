@@ -8,24 +8,26 @@
 //! Devices".
 
 use std::ffi::{CStr, CString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::EnterError;
-use super::devices::{HostDevice, host_devices};
-use super::furnish::{Access, Bind, Devices, Furnish};
+use super::cgroups::{self, Cgroups};
+use super::devices::{GivenDevice, HostDevice, Place, host_devices};
+use super::furnish::{Access, Devices, Furnish};
 use super::masks::push_masks;
-use crate::error::SyscallContext;
+use super::mounts::{Target, c_path, push_mounts};
+use crate::cgroup::View;
+use crate::command::StartPhase;
+use crate::network::NetworkView;
 use crate::overlay::steps::number;
-use crate::script::{At, Script, Slot, Step, TargetKind};
+use crate::script::{At, Device, Script, Slot, Step};
 
 /// What the surroundings are like when the tree is entered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
-    /// Device nodes can be made; otherwise the host's are used.
+    /// Device nodes can be made, and the program cannot make any others; otherwise the host's are used.
     pub(crate) may_make_devices: bool,
     /// Inside is a user namespace with no say over what the host's owns.
     pub(crate) user_namespace: bool,
@@ -35,8 +37,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) private_ipc: bool,
     /// The image's tree refuses writes, and with it the files that are put into its `/etc`.
     pub(crate) read_only: bool,
+    /// Whose network programs inside see.
+    pub(crate) network: NetworkView,
     /// The name of the machine as programs inside will see it.
     pub(crate) hostname: &'a str,
+    /// Those of the program, when it has some of its own.
+    pub(crate) cgroups: Option<&'a View>,
 }
 
 const DEVICES: [(&CStr, &CStr, u32, u32); 6] = [
@@ -56,19 +62,23 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-const NO_PROGRAMS: MountAttrFlags =
+pub(super) const NO_PROGRAMS: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Of `/dev/shm` when nobody says otherwise: as Docker, 64 MiB.
+pub(super) const SHM_SIZE: u64 = 64 << 20;
 
 /// Mounts that wait for their places.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     proc: Option<Slot>,
     sys: Option<Slot>,
+    cgroups: Option<Cgroups>,
     dev: Option<Dev>,
     /// What directories are covered with, when something is to be covered.
     empty: Option<Slot>,
-    /// In order: mount, place, what the place must be.
-    targets: Vec<(Slot, CString, TargetKind)>,
+    /// In the order in which they are attached.
+    targets: Vec<Target>,
 }
 
 #[derive(Debug)]
@@ -99,27 +109,39 @@ pub(crate) fn push_prepare<'a>(
     }
     if let Some(access) = furnish.sys {
         script.doing("furnish /sys");
-        // Likewise sysfs and the network namespace, which is the host's.
-        prepared.sys = Some(if around.user_namespace {
+        let mut attributes = NO_PROGRAMS;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
+        // Likewise sysfs and the network namespace.
+        prepared.sys = Some(if around.user_namespace && around.network != NetworkView::Host {
+            let sys = script.slot();
+            script.push(Step::MountSysfs { attributes, into: sys });
+            sys
+        } else if around.user_namespace {
             let sys = host_tree(script, c"/sys");
             if access == Access::ReadOnly {
                 script.push(Step::SetReadOnly { mount: sys.into(), recursive: true });
             }
             sys
         } else {
-            let mut attributes = NO_PROGRAMS;
-            attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
             script.new_mount(c"sysfs", vec![(c"source", c"sysfs".to_owned())], attributes)
         });
+        prepared.cgroups = around.cgroups.map(|view| cgroups::push_prepare(script, view, access));
     }
     if let Some(devices) = furnish.dev {
-        prepared.dev = Some(push_dev(script, devices, around));
+        let (dev, bound) = push_dev(script, devices, furnish, around)?;
+        prepared.dev = Some(dev);
+        prepared.targets = bound;
+    } else {
+        prepared.targets = push_given_devices(script, None, furnish, around, &mut Vec::new())?;
     }
-    script.doing("bind a directory or file of the host");
-    let binds = furnish.binds.iter().map(|bind| push_bind(script, bind)).collect::<Result<Vec<_>, _>>()?;
+    let mounts = push_mounts(script, furnish)?;
     // After the binds: one of `/` would show these files, which for the moment lie in it.
-    push_files(script, furnish, around, &mut prepared);
-    prepared.targets.extend(binds);
+    push_files(script, furnish, around, &mut prepared)?;
+    if !mounts.is_empty() {
+        prepared.targets.extend(mounts);
+        // As docker has it: what lies in another mount comes after that, in whatever order they were given.
+        prepared.targets.sort_by_key(Target::depth);
+    }
     Ok(prepared)
 }
 
@@ -129,11 +151,20 @@ fn host_tree(script: &mut Script<'_>, path: &CStr) -> Slot {
     tree
 }
 
-fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>) -> Dev {
+/// And devices that belong elsewhere.
+fn push_dev(
+    script: &mut Script<'_>,
+    devices: Devices,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+) -> Result<(Dev, Vec<Target>), EnterError> {
     script.doing("furnish /dev");
     let option = |key: &'static CStr, value: &CStr| (key, value.to_owned());
     let options = vec![option(c"source", c"dev"), option(c"mode", c"0755"), option(c"size", c"65536k")];
-    let tmpfs = script.new_mount(c"tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID);
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // The nodes of the host lie on it as mounts of their own.
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !around.may_make_devices);
+    let tmpfs = script.new_mount(c"tmpfs", options, attributes);
     let mut nodes = Vec::new();
     for (name, host, major, minor) in DEVICES {
         if around.may_make_devices {
@@ -142,8 +173,9 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
             nodes.push((host_node(script, tmpfs, name, host), name.to_owned()));
         }
     }
+    let bound = push_given_devices(script, Some(tmpfs), furnish, around, &mut nodes)?;
     if devices == Devices::Host {
-        push_host_devices(script, tmpfs, around, &mut nodes);
+        push_host_devices(script, tmpfs, furnish, around, &mut nodes);
     }
     for (target, path) in LINKS {
         script.push(Step::MakeSymlink { target, at: tmpfs.into(), path });
@@ -155,7 +187,11 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
     }
     let no_devices = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = script.new_mount(c"devpts", options, no_devices);
-    let options = vec![option(c"source", c"shm"), option(c"mode", c"1777"), (c"size", number(64 << 20))];
+    let options = vec![
+        option(c"source", c"shm"),
+        option(c"mode", c"1777"),
+        (c"size", number(furnish.shm_size.unwrap_or(SHM_SIZE))),
+    ];
     let shm = script.new_mount(c"tmpfs", options, NO_PROGRAMS);
     // Owned by the ipc namespace; see /proc above.
     let mqueue = (!around.user_namespace || around.private_ipc)
@@ -163,7 +199,7 @@ fn push_dev(script: &mut Script<'_>, devices: Devices, around: &Surroundings<'_>
     for name in [c"pts", c"shm", c"mqueue"] {
         script.push(Step::MakeDirectory { at: tmpfs.into(), path: name.to_owned(), mode: 0o755 });
     }
-    Dev { tmpfs, pts, shm, mqueue, nodes }
+    Ok((Dev { tmpfs, pts, shm, mqueue, nodes }, bound))
 }
 
 /// A copy of a node of the host, and a file that it is going to lie on.
@@ -174,15 +210,79 @@ fn host_node(script: &mut Script<'_>, tmpfs: Slot, name: &CStr, host: &CStr) -> 
     node
 }
 
+/// The devices that were asked for: in `dev` where they belong there, and otherwise the host's own, to be bound.
+fn push_given_devices(
+    script: &mut Script<'_>,
+    dev: Option<Slot>,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+    nodes: &mut Vec<(Slot, CString)>,
+) -> Result<Vec<Target>, EnterError> {
+    let mut bound = Vec::new();
+    let mut made: Vec<(PathBuf, u64)> = Vec::new();
+    for GivenDevice { host, place, device } in furnish.resolve_devices()? {
+        script.doing("give a device of the host");
+        let host_path = c_path(&host)?;
+        let (inside, dev) = match (place, dev) {
+            (Place::Dev(inside), Some(dev)) => (inside, dev),
+            (Place::Dev(inside) | Place::Tree(inside), _) => {
+                let node = script.slot();
+                script.push(Step::OpenTree { at: At::Cwd, path: host_path, recursive: false, into: node });
+                // A change of its mode inside would be one of the host's node.
+                script.push(Step::SetReadOnly { mount: node.into(), recursive: false });
+                bound.push(Target::file(node, c_path(&inside)?));
+                continue;
+            }
+        };
+        let path = c_path(&inside)?;
+        if is_there_already(&host, &device, &inside, &made)? {
+            continue;
+        }
+        let directories: Vec<_> = inside.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        for directory in directories.into_iter().rev() {
+            script.push(Step::MakeDirectory { at: dev.into(), path: c_path(directory)?, mode: 0o755 });
+        }
+        if around.may_make_devices {
+            script.push(Step::MakeDevice { at: dev.into(), path, device });
+        } else {
+            nodes.push((host_node(script, dev, &path, &host_path), path));
+        }
+        made.push((inside, device.rdev));
+    }
+    Ok(bound)
+}
+
+/// Whether the place in `/dev` has that very device. It must not have anything else.
+pub(super) fn is_there_already(
+    host: &Path,
+    device: &Device,
+    inside: &Path,
+    made: &[(PathBuf, u64)],
+) -> Result<bool, EnterError> {
+    let path = c_path(inside)?;
+    let standard = DEVICES.iter().find(|(name, ..)| **name == *path);
+    let standard = standard.map(|(_, _, major, minor)| rustix::fs::makedev(*major, *minor));
+    let there = standard.or_else(|| made.iter().find(|(known, _)| *known == inside).map(|(_, rdev)| *rdev));
+    let is_link = LINKS.iter().any(|(_, name)| inside.starts_with(name.to_str().unwrap_or_default()));
+    match there {
+        Some(rdev) if rdev == device.rdev => Ok(true),
+        None if !is_link => Ok(false),
+        _ => Err(EnterError::DevicePlace { host: host.to_owned(), inside: Path::new("/dev").join(inside) }),
+    }
+}
+
 /// All devices but those that are there already.
 fn push_host_devices(
     script: &mut Script<'_>,
     tmpfs: Slot,
+    furnish: &Furnish,
     around: &Surroundings<'_>,
     nodes: &mut Vec<(Slot, CString)>,
 ) {
+    let given = furnish.given_in_dev();
     let mut known = DEVICES.map(|(name, ..)| name).to_vec();
     known.extend(LINKS.map(|(_, name)| name));
+    known.extend(given.iter().map(CString::as_c_str));
     for device in host_devices(&known) {
         match device {
             HostDevice::Directory(path) => script.push(Step::MakeDirectory { at: tmpfs.into(), path, mode: 0o755 }),
@@ -204,10 +304,15 @@ fn push_host_devices(
 
 /// Files for `/etc`, and a directory to cover others with, on a tmpfs that lies somewhere in the host's
 /// tree until that goes.
-fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<'_>, prepared: &mut Prepared) {
-    let files = files(furnish, around.hostname);
+fn push_files(
+    script: &mut Script<'_>,
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+    prepared: &mut Prepared,
+) -> Result<(), EnterError> {
+    let files = files(furnish, around)?;
     if !files.iter().any(|(on, ..)| *on) && !furnish.has_masks() {
-        return;
+        return Ok(());
     }
     script.doing("furnish /etc");
     let options = vec![(c"source", c"etc".to_owned()), (c"mode", c"0755".to_owned()), (c"size", c"1m".to_owned())];
@@ -222,7 +327,7 @@ fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<
             if around.read_only {
                 script.push(Step::SetReadOnly { mount: file.into(), recursive: false });
             }
-            prepared.targets.push((file, place.to_owned(), TargetKind::File));
+            prepared.targets.push(Target::file(file, place.to_owned()));
         }
     }
     if furnish.has_masks() {
@@ -235,16 +340,26 @@ fn push_files(script: &mut Script<'_>, furnish: &Furnish, around: &Surroundings<
         script.push(Step::PutAside { mount: empty.into() });
         prepared.empty = Some(empty);
     }
+    Ok(())
 }
 
 /// What `/etc` is given: whether it is, name, place, contents.
-pub(super) fn files(furnish: &Furnish, hostname: &str) -> [(bool, &'static CStr, &'static CStr, Vec<u8>); 3] {
+pub(super) fn files(
+    furnish: &Furnish,
+    around: &Surroundings<'_>,
+) -> Result<[(bool, &'static CStr, &'static CStr, Vec<u8>); 3], EnterError> {
+    let hostname = around.hostname;
+    let names = &furnish.names;
+    names.check()?;
+    let hosts_of_host = furnish.hosts && around.network == NetworkView::Host;
     let read_if = |wanted: bool, path| if wanted { read(path) } else { Vec::new() };
-    [
+    let hosts = names.hosts(&read_if(hosts_of_host, "/etc/hosts"), hostname, around.network);
+    let resolv_conf = names.resolv_conf(read_if(furnish.resolv_conf, "/etc/resolv.conf"), around.network);
+    Ok([
         (furnish.hostname, c"hostname", c"/etc/hostname", format!("{hostname}\n").into_bytes()),
-        (furnish.hosts, c"hosts", c"/etc/hosts", hosts(&read_if(furnish.hosts, "/etc/hosts"), hostname)),
-        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", read_if(furnish.resolv_conf, "/etc/resolv.conf")),
-    ]
+        (furnish.hosts, c"hosts", c"/etc/hosts", hosts),
+        (furnish.resolv_conf, c"resolv.conf", c"/etc/resolv.conf", resolv_conf),
+    ])
 }
 
 /// A file of the host that may be missing; up to 256 KiB of it.
@@ -259,50 +374,6 @@ fn read(path: &str) -> Vec<u8> {
     contents
 }
 
-/// The host's names go on working, because the network is the host's; and the machine knows its own.
-fn hosts(host: &[u8], hostname: &str) -> Vec<u8> {
-    let host = String::from_utf8_lossy(host);
-    let mut text = if host.trim().is_empty() {
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned()
-    } else {
-        host.into_owned()
-    };
-    let known = text.lines().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        line.split_whitespace().skip(1).any(|name| name == hostname)
-    });
-    if !known && !hostname.is_empty() {
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
-    }
-    text.into_bytes()
-}
-
-/// The source is taken now, so that nobody can exchange it later.
-fn push_bind<'a>(script: &mut Script<'a>, bind: &Bind) -> Result<(Slot, CString, TargetKind), EnterError> {
-    let Bind { host, inside, access } = bind;
-    let path = |path: &Path| {
-        CString::new(path.as_os_str().as_bytes()).map_err(|_| EnterError::BindPath { path: path.to_owned() })
-    };
-    let (host_path, inside_path) = (path(host)?, path(inside)?);
-    let source = rustix::fs::open(host_path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(rustix::fs::fstat)
-        .syscall("open", || format!("{}, O_PATH", host.display()))
-        .map_err(|cause| EnterError::BindSource { path: host.clone(), cause })?;
-    let kind = match FileType::from_raw_mode(source.st_mode) {
-        FileType::Directory => TargetKind::Directory,
-        _ => TargetKind::File,
-    };
-    let tree = script.slot();
-    script.push(Step::OpenTree { at: At::Cwd, path: host_path, recursive: true, into: tree });
-    if *access == Access::ReadOnly {
-        script.push(Step::SetReadOnly { mount: tree.into(), recursive: true });
-    }
-    Ok((tree, inside_path, kind))
-}
-
 /// The second half: the overlay over `/`, everything in its place, and through.
 pub(crate) fn push_enter<'a>(
     script: &mut Script<'a>,
@@ -313,7 +384,7 @@ pub(crate) fn push_enter<'a>(
 ) {
     script.doing("attach the image's tree");
     script.mount_over_root(root);
-    let Prepared { proc, sys, dev, empty, targets } = prepared;
+    let Prepared { proc, sys, cgroups, dev, empty, targets } = prepared;
     script.doing("furnish /proc");
     if let Some(proc) = proc {
         push_place(script, root, c"proc", proc);
@@ -321,6 +392,9 @@ pub(crate) fn push_enter<'a>(
     script.doing("furnish /sys");
     if let Some(sys) = sys {
         push_place(script, root, c"sys", sys);
+        if let Some(cgroups) = cgroups {
+            cgroups::push_place(script, sys, cgroups);
+        }
     }
     script.doing("furnish /dev");
     if let Some(dev) = dev {
@@ -334,12 +408,14 @@ pub(crate) fn push_enter<'a>(
     if let Some(empty) = empty {
         push_masks(script, furnish, proc, sys, empty);
     }
-    script.doing("mount a file or directory in the image");
-    for (mount, path, kind) in targets {
-        let target = script.slot();
-        script.push(Step::OpenTarget { root, path, kind, into: target });
-        script.push(Step::MoveMount { from: mount.into(), to: target.into(), path: CString::default() });
-        script.push(Step::Close(target));
+    script.doing("make a directory in the image");
+    for directory in &furnish.directories {
+        // From an image's config: with a zero byte in it, it is nowhere.
+        script.push(Step::MakeDirectories { root, path: c_path(directory).unwrap_or_default() });
+    }
+    targets.iter().for_each(|target| target.push_contents(script, root));
+    for target in targets {
+        target.push(script, root);
     }
     if read_only {
         script.doing("make the image's tree read-only");
@@ -348,8 +424,9 @@ pub(crate) fn push_enter<'a>(
     if furnish.dev != Some(Devices::Host) {
         // What the image, or an upper, brings along is no way to the host's disks.
         script.doing("make devices of the image's tree useless");
-        script.push(Step::SetNoDevices { mount: root });
+        script.push(Step::Restrict { mount: root, attributes: MountAttrFlags::MOUNT_ATTR_NODEV, recursive: false });
     }
+    script.push(Step::Mark(StartPhase::Furnish));
     script.doing("enter the image");
     script.push(Step::Enter { root });
 }
@@ -368,17 +445,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_know_the_hostname_once() {
-        let text = |host: &str| String::from_utf8(hosts(host.as_bytes(), "abc")).unwrap();
-        assert!(text("").contains("localhost") && text("").ends_with("127.0.1.1\tabc\n"));
-        assert_eq!(text("1.2.3.4 abc"), "1.2.3.4 abc");
-        assert_eq!(text("1.2.3.4 x # abc"), "1.2.3.4 x # abc\n127.0.1.1\tabc\n");
-        assert_eq!(String::from_utf8(hosts(b"::1 l\n", "")).unwrap(), "::1 l\n");
-    }
-
-    #[test]
     fn furnishing_prints_what_it_does() {
         let furnish = Furnish::none().proc(true).bind("/srv", "/data", Access::ReadOnly);
-        assert_eq!(furnish.to_string(), "/proc            proc\n/data            bind of /srv, read-only\n");
+        assert_eq!(
+            furnish.to_string(),
+            "/proc            proc\n/proc, /sys      parts covered or read-only\n/data            bind of /srv, read-only\n"
+        );
     }
 }

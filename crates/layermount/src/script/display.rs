@@ -10,6 +10,9 @@ impl Step<'_> {
     pub(super) fn call(&self) -> &'static str {
         match self {
             Self::Unshare(_) => "unshare",
+            Self::JoinNetwork { .. } => "setns",
+            Self::BringLoopbackUp => "ioctl",
+            Self::MountSysfs { .. } => "fsmount",
             Self::WriteProc { .. } | Self::MakeFile { .. } => "write",
             Self::MakePrivate | Self::MountJoined { .. } => "mount",
             Self::FsOpen { .. } => "fsopen",
@@ -21,11 +24,12 @@ impl Step<'_> {
             Self::FsMount { .. } => "fsmount",
             Self::MoveMount { .. } | Self::PutAside { .. } => "move_mount",
             Self::OpenTree { .. } => "open_tree",
-            Self::SetNoDevices { .. } => "mount_setattr",
-            Self::SetReadOnly { .. } => "mount_setattr",
+            Self::SetReadOnly { .. } | Self::Restrict { .. } => "mount_setattr",
+            Self::TakeMode { .. } => "fchmodat",
+            Self::CopyTree { .. } => "copy",
             Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
             Self::Reopen { .. } => "openat",
-            Self::MakeDirectory { .. } => "mkdirat",
+            Self::MakeDirectory { .. } | Self::MakeDirectories { .. } => "mkdirat",
             Self::RemoveDirectory { .. } => "unlinkat",
             Self::MakeSymlink { .. } => "symlinkat",
             Self::MakeCharacterDevice { .. } | Self::MakeDevice { .. } => "mknodat",
@@ -35,6 +39,7 @@ impl Step<'_> {
             Self::SetHostname(_) => "sethostname",
             Self::Enter { .. } => "pivot_root",
             Self::Close(_) => "close",
+            Self::Mark(_) => "clock_gettime",
         }
     }
 }
@@ -44,6 +49,9 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unshare(flags) => write!(f, "{flags:?}"),
+            Self::JoinNetwork { namespace } => write!(f, "{namespace}, CLONE_NEWNET"),
+            Self::BringLoopbackUp => f.write_str("SIOCSIFFLAGS, \"lo\", IFF_UP"),
+            Self::MountSysfs { .. } => f.write_str("\"sysfs\""),
             Self::WriteProc { path, contents } => write!(f, "{}, {:?}", Quoted(path), contents),
             Self::MakePrivate => f.write_str("\"/\", MS_REC|MS_PRIVATE"),
             Self::FsOpen { fs, .. } => write!(f, "{}", Quoted(fs)),
@@ -62,7 +70,9 @@ impl fmt::Display for Step<'_> {
                 write!(f, "{at}, {}, OPEN_TREE_CLONE{}", Quoted(path), if *recursive { "|AT_RECURSIVE" } else { "" })
             }
             Self::SetReadOnly { mount, .. } => write!(f, "{mount}, MOUNT_ATTR_RDONLY"),
-            Self::SetNoDevices { mount } => write!(f, "{mount}, MOUNT_ATTR_NODEV"),
+            Self::Restrict { mount, attributes, .. } => write!(f, "{mount}, {attributes:?}"),
+            Self::MakeDirectories { path, .. } => write!(f, "{}, 0755", Quoted(path)),
+            Self::TakeMode { path, .. } | Self::CopyTree { path, .. } => write!(f, "{}", Quoted(path)),
             Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),
@@ -81,7 +91,7 @@ impl fmt::Display for Step<'_> {
             Self::SetAttributes { attributes, .. } => write!(f, "the root directory, {attributes:?}"),
             Self::SetHostname(name) => write!(f, "{}", Quoted(name)),
             Self::Enter { .. } => f.write_str("\".\", \".\""),
-            Self::Close(_) => Ok(()),
+            Self::Close(_) | Self::Mark(_) => Ok(()),
         }
     }
 }

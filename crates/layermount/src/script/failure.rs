@@ -26,7 +26,7 @@ impl Failure {
         Self { position, errno, text: [0; TEXT], text_length: 0 }
     }
 
-    pub(super) fn append(&mut self, text: &[u8]) {
+    pub(crate) fn append(&mut self, text: &[u8]) {
         let used = usize::from(self.text_length);
         let room = self.text.get_mut(used..).unwrap_or_default();
         let copied = text.len().min(room.len());
@@ -64,7 +64,8 @@ impl Failure {
         })
     }
 
-    fn kernel_log(&self) -> Option<String> {
+    /// What was [appended](Self::append): the kernel's log, or what a program says that follows the script.
+    pub(crate) fn text(&self) -> Option<String> {
         let text = self.text.get(..usize::from(self.text_length))?;
         let text = String::from_utf8_lossy(text).trim().replace('\n', "; ");
         (!text.is_empty()).then_some(text)
@@ -79,7 +80,7 @@ impl Script<'_> {
             Some((step, doing)) => (step.call(), step.to_string(), *doing),
             None => ("?", String::new(), "run the prepared steps"),
         };
-        let cause = SyscallError::new(call, arguments, failure.errno).with_kernel_log(failure.kernel_log());
+        let cause = SyscallError::new(call, arguments, failure.errno).with_kernel_log(failure.text());
         let advice = step.and_then(|(step, _)| advice(step, doing, failure.errno));
         ScriptError { doing, advice, cause }
     }
@@ -147,6 +148,11 @@ fn advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<String> {
 
 fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
+        (Step::JoinNetwork { .. }, Errno::PERM | Errno::ACCESS) => {
+            "a network namespace can be joined by root, and by whoever has made it, in the user namespace that owns it"
+        }
+        (Step::JoinNetwork { .. }, Errno::SRCH) => "the process has ended",
+        (Step::JoinNetwork { .. }, Errno::INVAL) => "the network of a process can be joined since Linux 5.8",
         (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
             "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
         }
@@ -156,6 +162,20 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
         (Step::OpenTarget { .. } | Step::MakeDirectory { .. }, Errno::ACCESS) => {
             "without privileges, mount points can be made only in layers that belong to the caller"
         }
+        (Step::OpenTarget { .. }, Errno::PERM) => {
+            "in /proc, only cpuinfo, diskstats, loadavg, meminfo, slabinfo, stat, swaps, uptime and sys/crypto/fips_enabled can \
+             be covered: what else it tells has to be the kernel's"
+        }
+        (Step::OpenTarget { .. }, Errno::NOENT | Errno::ROFS) => {
+            "the mount point is missing, and cannot be made where it lies: not in /proc or /sys, nor in a mount that is read-only"
+        }
+        (Step::CopyTree { .. }, Errno::NOSPC | Errno::NOMEM) => {
+            "a volume holds half of the machine's memory unless another size is given; bind a directory there, or ignore the volume"
+        }
+        (Step::OpenTree { recursive: false, .. }, Errno::INVAL) => {
+            "what is mounted below it cannot be left out in a user namespace, where that would uncover what lies under it"
+        }
+        (Step::CopyTree { .. }, Errno::LOOP) => "its directories lie too deep in each other; bind a directory there",
         (Step::OpenTarget { .. }, Errno::BUSY) => "the image's root directory itself cannot be a mount point",
         (Step::MakePrivate, Errno::INVAL) | (Step::Enter { .. }, Errno::INVAL) => {
             "the root directory is not a mount point: this is a chroot, or the initial ramfs, from which there is no \
@@ -172,7 +192,9 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
         (Step::OpenDirectory { .. } | Step::OpenTarget { .. }, Errno::NOSYS) => {
             "layermount needs openat2(2) of Linux 5.6, which this kernel or a seccomp filter hides"
         }
-        (Step::SetReadOnly { .. }, Errno::NOSYS) => "read-only mounts need mount_setattr(2), Linux 5.12",
+        (Step::SetReadOnly { .. } | Step::Restrict { .. }, Errno::NOSYS) => {
+            "read-only mounts and the like need mount_setattr(2), Linux 5.12"
+        }
         (Step::FsMount { .. } | Step::FsCreate { .. }, Errno::PERM | Errno::ACCESS) => {
             "a security module, a seccomp filter or partly hidden /proc or /sys mounts of an outer container forbid this mount"
         }
@@ -197,11 +219,11 @@ mod tests {
         failure.append(b"overlay: too deep\n");
         let back = Failure::decode(&failure.encode()).unwrap();
         assert_eq!((back.position, back.errno), (7, Errno::LOOP));
-        assert_eq!(back.kernel_log().as_deref(), Some("overlay: too deep"));
+        assert_eq!(back.text().as_deref(), Some("overlay: too deep"));
         assert!(Failure::decode(b"short").is_none());
         for _ in 0..100 {
             failure.append(b"0123456789");
         }
-        assert!(failure.kernel_log().unwrap().len() >= TEXT);
+        assert!(failure.text().unwrap().len() >= TEXT);
     }
 }

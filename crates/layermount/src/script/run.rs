@@ -10,8 +10,12 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use super::target::open_target;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::copy::copy_tree;
+use super::target::{make_directories, open_in_mount, open_in_root, open_mount_point};
 use super::{At, Failure, LayerArgument, Script, Slot, Step};
+use crate::command::StopWatch;
 use crate::stack::RootAttributes;
 use crate::userns::nobody::give;
 
@@ -19,36 +23,40 @@ type Result<T, E = Errno> = std::result::Result<T, E>;
 
 /// The descriptors that a running script has opened. Those that are left are closed with it.
 #[derive(Debug)]
-pub(crate) struct Files(Vec<Option<OwnedFd>>);
+pub(crate) struct Files {
+    slots: Vec<Option<OwnedFd>>,
+    /// Running, if marks are to be heeded.
+    pub(crate) watch: Option<StopWatch>,
+}
 
 impl Files {
     pub(super) fn new(slots: usize) -> Self {
-        Self((0..slots).map(|_| None).collect())
+        Self { slots: (0..slots).map(|_| None).collect(), watch: None }
     }
 
     pub(crate) fn take(&mut self, slot: Slot) -> Option<OwnedFd> {
-        self.0.get_mut(slot.0)?.take()
+        self.slots.get_mut(slot.0)?.take()
     }
 
     /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
     pub(crate) fn disown(&mut self) {
-        self.0.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
+        self.slots.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
     }
 
     /// Closes what is open, and frees nothing.
     pub(super) fn close_all(&mut self) {
-        for file in &mut self.0 {
+        for file in &mut self.slots {
             drop(file.take());
         }
     }
 
     fn put(&mut self, slot: Slot, file: OwnedFd) -> Result<()> {
-        *self.0.get_mut(slot.0).ok_or(Errno::BADF)? = Some(file);
+        *self.slots.get_mut(slot.0).ok_or(Errno::BADF)? = Some(file);
         Ok(())
     }
 
     fn slot(&self, slot: Slot) -> Result<BorrowedFd<'_>> {
-        self.0.get(slot.0).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
+        self.slots.get(slot.0).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
     fn at<'a>(&'a self, at: At<'a>) -> Result<BorrowedFd<'a>> {
@@ -79,6 +87,24 @@ impl Step<'_> {
     fn run(&self, files: &mut Files) -> Result<()> {
         match self {
             Step::Unshare(flags) => crate::sys::namespace::unshare(*flags),
+            Step::JoinNetwork { namespace } => {
+                move_into_link_name_space(files.at(*namespace)?, Some(LinkNameSpaceType::Network))
+            }
+            Step::BringLoopbackUp => crate::sys::network::bring_loopback_up(),
+            Step::MountSysfs { attributes, into } => {
+                let sysfs = match new_sysfs(*attributes) {
+                    Err(Errno::PERM) => {
+                        let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
+                        let tree = mount::open_tree(CWD, c"/sys", flags | OpenTreeFlags::AT_RECURSIVE)?;
+                        if attributes.contains(mount::MountAttrFlags::MOUNT_ATTR_RDONLY) {
+                            crate::sys::mount::set_read_only(tree.as_fd(), true)?;
+                        }
+                        tree
+                    }
+                    sysfs => sysfs?,
+                };
+                files.put(*into, sysfs)
+            }
             Step::WriteProc { path, contents } => {
                 let file = fs::open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
                 write_all(file.as_fd(), contents.to_bytes())
@@ -119,7 +145,9 @@ impl Step<'_> {
                 files.put(*into, tree)
             }
             Step::SetReadOnly { mount, recursive } => crate::sys::mount::set_read_only(files.at(*mount)?, *recursive),
-            Step::SetNoDevices { mount } => crate::sys::mount::set_no_devices(files.at(*mount)?),
+            Step::Restrict { mount, attributes, recursive } => {
+                crate::sys::mount::restrict(files.at(*mount)?, *attributes, *recursive)
+            }
             Step::OpenDirectory { at, path, readable, into } => {
                 let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 flags.set(OFlags::PATH, !readable);
@@ -137,15 +165,27 @@ impl Step<'_> {
                 files.put(*into, directory)
             }
             Step::OpenTarget { root, path, kind, into } => {
-                let root = files.at(*root)?;
-                let target = open_target(root, path, *kind)?;
-                let (above, below) = (fs::fstat(root)?, fs::fstat(&target)?);
-                if (above.st_dev, above.st_ino) == (below.st_dev, below.st_ino) {
-                    // It would lie over the root that is entered, seen by nobody.
-                    return Err(Errno::BUSY);
-                }
+                let target = open_mount_point(files.at(*root)?, path, *kind)?;
                 files.put(*into, target)
             }
+            Step::MakeDirectories { root, path } => match make_directories(files.at(*root)?, path) {
+                // Links may go in circles or to nowhere, and no mount needs it.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(()),
+                made => made.map(drop),
+            },
+            Step::TakeMode { root, path, mount } => {
+                let found = match open_in_root(files.at(*root)?, path, OFlags::PATH | OFlags::DIRECTORY) {
+                    // What is no directory is refused when it is to be mounted on.
+                    Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                    found => fs::fstat(found?)?,
+                };
+                fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())
+            }
+            Step::CopyTree { root, path, into } => match open_in_mount(files.at(*root)?, path) {
+                // Made when it is mounted on, or refused there; and what the image has below other mounts nobody sees.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => Ok(()),
+                from => copy_tree(from?.as_fd(), files.slot(*into)?),
+            },
             Step::MakeDirectory { at, path, mode } => {
                 match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
                     Err(Errno::EXIST) => Ok(()),
@@ -181,6 +221,12 @@ impl Step<'_> {
             }
             Step::SetHostname(name) => rustix::system::sethostname(name.to_bytes()),
             Step::Enter { root } => enter(files.at(*root)?),
+            Step::Mark(phase) => {
+                if let Some(watch) = &mut files.watch {
+                    watch.lap(*phase);
+                }
+                Ok(())
+            }
             Step::Close(slot) => {
                 drop(files.take(*slot));
                 Ok(())
@@ -214,13 +260,20 @@ impl Step<'_> {
     }
 }
 
+fn new_sysfs(attributes: mount::MountAttrFlags) -> Result<OwnedFd> {
+    let context = mount::fsopen(c"sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_set_string(context.as_fd(), c"source", c"sysfs")?;
+    mount::fsconfig_create(context.as_fd())?;
+    mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
 fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
-    let target = match fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+    let target = match fs::statat(at, path, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         target => target?,
     };
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE;
-    let is_directory = FileType::from_raw_mode(fs::fstat(&target)?.st_mode) == FileType::Directory;
+    let is_directory = FileType::from_raw_mode(target.st_mode) == FileType::Directory;
     let cover = if is_directory {
         mount::open_tree(empty, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
     } else {
@@ -231,7 +284,7 @@ fn cover(at: BorrowedFd<'_>, path: &CStr, empty: BorrowedFd<'_>) -> Result<()> {
         }
         null
     };
-    attach(cover.as_fd(), target.as_fd(), c"")
+    attach(cover.as_fd(), at, path)
 }
 
 fn protect(at: BorrowedFd<'_>, path: &CStr) -> Result<()> {
@@ -241,8 +294,7 @@ fn protect(at: BorrowedFd<'_>, path: &CStr) -> Result<()> {
         tree => tree?,
     };
     crate::sys::mount::set_read_only(tree.as_fd(), true)?;
-    let target = fs::openat(at, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    attach(tree.as_fd(), target.as_fd(), c"")
+    attach(tree.as_fd(), at, path)
 }
 
 /// Gives a directory the attributes of an image's root, as far as this user can; times last, because all else changes them.

@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
 use super::TargetKind;
@@ -38,6 +38,56 @@ pub(super) fn open_target(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -
         }
     }
     Err(Errno::LOOP)
+}
+
+/// What a program of the image may be told by files of the host in the place of the kernel's: what lxcfs offers, as runc has it.
+const MAY_BE_COVERED: [&CStr; 9] = [
+    c"/proc/cpuinfo",
+    c"/proc/diskstats",
+    c"/proc/loadavg",
+    c"/proc/meminfo",
+    c"/proc/slabinfo",
+    c"/proc/stat",
+    c"/proc/swaps",
+    c"/proc/sys/crypto/fips_enabled",
+    c"/proc/uptime",
+];
+
+/// [`open_target`], for a mount. `EBUSY` for the root itself, where it would lie over what is entered, seen by nobody.
+///
+/// `EPERM` in any proc file system, by whatever path: who is told by `/proc` what it has just written there could be made to write
+/// elsewhere (CVE-2019-16884).
+pub(super) fn open_mount_point(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -> Result<OwnedFd> {
+    let target = open_target(root, path, kind)?;
+    let (above, below) = (identify(root)?, identify(target.as_fd())?);
+    if (above.device, above.inode) == (below.device, below.inode) {
+        return Err(Errno::BUSY);
+    }
+    let in_the_tree = above.mount.is_some() && above.mount == below.mount;
+    if in_the_tree || fs::fstatfs(&target)?.f_type != fs::PROC_SUPER_MAGIC {
+        return Ok(target);
+    }
+    if !MAY_BE_COVERED.contains(&path) {
+        return Err(Errno::PERM);
+    }
+    // That very file, not one that the path leads to by way of links.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Which file of which mount.
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    /// Known since Linux 5.8.
+    mount: Option<u64>,
+}
+
+fn identify(file: BorrowedFd<'_>) -> Result<Identity> {
+    let found = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+    let device = (found.stx_dev_major, found.stx_dev_minor);
+    let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    Ok(Identity { device, inode: found.stx_ino, mount: told.then_some(found.stx_mnt_id) })
 }
 
 /// Makes `path` and all directories above it that are missing, and opens it. For working directories.
@@ -119,11 +169,20 @@ fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> 
 /// On the way through `..` the kernel answers `EAGAIN` when anything was renamed or mounted on the machine meanwhile, because it
 /// cannot tell then whether the path has left the root (openat2(2)).
 pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Opens a directory inside `root` likewise, if no other mount is on the way: `EXDEV`. Async-signal-safe.
+pub(super) fn open_in_mount(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    resolve(root, path, OFlags::PATH | OFlags::DIRECTORY, how)
+}
+
+fn resolve(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
     const ATTEMPTS: usize = 1000;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut attempts = 1;
     loop {
-        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::AGAIN) if attempts < ATTEMPTS => attempts += 1,
             opened => return opened,
         }
@@ -167,6 +226,7 @@ impl PathBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -209,6 +269,46 @@ mod tests {
         assert_eq!(open(&root, c"circle", TargetKind::File), Err(Errno::LOOP));
         let beside: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         assert_eq!(beside.len(), 1, "nothing was made outside: {beside:?}");
+    }
+
+    /// A directory on the way turns into a link to the outside and back, all the time.
+    #[test]
+    fn nobody_can_lead_a_target_out_of_the_root() {
+        use rustix::fs::{RenameFlags, renameat_with};
+        let directory = tempfile::tempdir().unwrap();
+        let (root, outside) = (directory.path().join("root"), directory.path().join("outside"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::create_dir(root.join("a")).unwrap();
+        symlink("../outside", root.join("b")).unwrap();
+        let absolute = root.join("c");
+        symlink(&outside, &absolute).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for other in ["b", "c"] {
+                        renameat_with(fs::CWD, root.join("a"), fs::CWD, root.join(other), RenameFlags::EXCHANGE)
+                            .unwrap();
+                    }
+                }
+            });
+            let file = fs::open(&root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let (mut found, shown) = (0, root.to_str().unwrap());
+            for number in 0..3000 {
+                let path = std::ffi::CString::new(format!("/a/{number}/x")).unwrap();
+                let kind = if number % 2 == 0 { TargetKind::Directory } else { TargetKind::File };
+                // A component that changes at the wrong moment is an error, never another place.
+                if let Ok(target) = open_target(file.as_fd(), &path, kind) {
+                    let path = std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd())).unwrap();
+                    assert!(path.to_str().unwrap().starts_with(shown), "{path:?}");
+                    found += 1;
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(found > 100, "{found}");
+        });
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
     }
 
     /// Renames anywhere on the machine have the kernel say `EAGAIN`.

@@ -5,7 +5,9 @@
 use nix::libc;
 use serde::Deserialize;
 
-use super::assemble::{Condition, Rule, Rules, Test, Treatment};
+use super::abi::Abi;
+use super::assemble::{Rules, Treatment};
+use super::condition::{Condition, Rule, Test};
 use super::{Action, SeccompError, number};
 use crate::capabilities::Capabilities;
 
@@ -17,12 +19,15 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") { "amd64" } else { "a
 pub(super) struct Profile {
     otherwise: Action,
     flags: u32,
+    /// The others answer `ENOSYS`.
+    abis: Vec<Abi>,
     statements: Vec<Statement>,
 }
 
 #[derive(Debug)]
 struct Statement {
-    calls: Vec<u32>,
+    /// Those that there are in some ABI.
+    names: Vec<String>,
     /// Any of these makes it apply; none at all does too.
     alternatives: Vec<Vec<Condition>>,
     action: Action,
@@ -36,15 +41,22 @@ impl Profile {
     pub(super) fn parse(text: &str) -> Result<Self, SeccompError> {
         let document: Document = serde_json::from_str(text).map_err(SeccompError::Format)?;
         let default_errno = document.default_errno_ret.unwrap_or(libc::EPERM.cast_unsigned());
+        let abis = document.abis();
         let statements = document.syscalls.into_iter().map(|statement| statement.understand(default_errno));
         Ok(Self {
             otherwise: action(&document.default_action, default_errno)?,
+            abis,
             flags: document.flags.iter().try_fold(0, |all, word| Ok(all | flag(word)?))?,
             statements: statements.collect::<Result<_, SeccompError>>()?,
         })
     }
 
     pub(super) fn rules(&self, capabilities: Capabilities) -> Rules {
+        let calls = self.abis.iter().map(|abi| (*abi, self.calls(*abi, capabilities))).collect();
+        Rules { calls, otherwise: self.otherwise, foreign: Action::UNKNOWN, flags: self.flags }
+    }
+
+    fn calls(&self, abi: Abi, capabilities: Capabilities) -> Vec<(u32, Treatment)> {
         let mut calls: Vec<(u32, Treatment)> = Vec::new();
         let applies = |statement: &&Statement| {
             statement.applies && capabilities.contains(statement.with) && !capabilities.intersects(statement.without)
@@ -55,24 +67,24 @@ impl Profile {
                     |conditions: &Vec<Condition>| Rule { conditions: conditions.clone(), action: statement.action };
                 statement.alternatives.iter().map(rule)
             };
-            for number in &statement.calls {
-                let known = calls.iter_mut().find(|(known, _)| known == number).map(|(_, treatment)| treatment);
+            for number in statement.names.iter().filter_map(|name| number(abi, name)) {
+                let known = calls.iter_mut().find(|(known, _)| *known == number).map(|(_, treatment)| treatment);
                 match known {
                     _ if statement.alternatives.is_empty() => {
                         let always = Treatment::Always(statement.action);
                         match known {
                             // What is said without conditions counts, as in libseccomp.
                             Some(known) => *known = always,
-                            None => calls.push((*number, always)),
+                            None => calls.push((number, always)),
                         }
                     }
                     Some(Treatment::Always(_)) => {}
                     Some(Treatment::Depends(known)) => known.extend(rules()),
-                    None => calls.push((*number, Treatment::Depends(rules().collect()))),
+                    None => calls.push((number, Treatment::Depends(rules().collect()))),
                 }
             }
         }
-        Rules { calls, otherwise: self.otherwise, flags: self.flags }
+        calls
     }
 }
 
@@ -83,12 +95,29 @@ struct Document {
     default_errno_ret: Option<u32>,
     #[serde(default)]
     flags: Vec<String>,
-    #[serde(default, rename = "architectures")]
-    _architectures: serde::de::IgnoredAny,
-    #[serde(default, rename = "archMap")]
-    _arch_map: serde::de::IgnoredAny,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    #[serde(default)]
+    arch_map: Option<Vec<DocumentArchitecture>>,
     #[serde(default)]
     syscalls: Vec<DocumentStatement>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DocumentArchitecture {
+    architecture: String,
+    sub_architectures: Option<Vec<String>>,
+}
+
+impl Document {
+    /// The kernel's own always, and 32-bit programs' where the profile speaks of them.
+    fn abis(&self) -> Vec<Abi> {
+        let maps = self.arch_map.iter().flatten().filter(|map| map.architecture == "SCMP_ARCH_X86_64");
+        let mapped = maps.flat_map(|map| map.sub_architectures.iter().flatten());
+        let i386 = self.architectures.iter().flatten().chain(mapped).any(|name| name == "SCMP_ARCH_X86");
+        Abi::HERE.iter().copied().filter(|abi| *abi != Abi::I386 || i386).collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -169,7 +198,7 @@ impl DocumentStatement {
             false => vec![conditions],
         };
         Ok(Statement {
-            calls: self.names.iter().chain(&self.name).filter_map(|name| number(name)).collect(),
+            names: self.names.into_iter().chain(self.name).collect(),
             alternatives,
             action: action(&self.action, self.errno_ret.unwrap_or(default_errno))?,
             applies: included && !excluded && self.includes.kernel_is_new_enough()? != Some(false),
@@ -233,13 +262,13 @@ fn unexpected(text: &str, expected: &'static str) -> SeccompError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assemble::ARCHITECTURE;
     use super::super::assemble::tests::answer_to;
     use super::*;
 
     fn answer(profile: &str, capabilities: Capabilities, name: &str, arguments: [u64; 6]) -> Action {
         let filter = Profile::parse(profile).unwrap().rules(capabilities).assemble().unwrap();
-        answer_to(&filter, ARCHITECTURE.unwrap(), number(name).unwrap(), arguments)
+        let own = Abi::HERE[0];
+        answer_to(&filter, own.audit_number(), number(own, name).unwrap(), arguments)
     }
 
     #[test]

@@ -43,14 +43,33 @@ pub(crate) struct Process {
 ///
 /// `flags` are `CLONE_NEW*` and `CLONE_FILES`.
 pub(crate) fn start(flags: libc::c_int, memory: Memory, body: Body<'_>) -> Result<Process> {
-    start_with(flags, libc::SIGCHLD, memory, body)
+    start_with(flags, libc::SIGCHLD, memory, None, body)
 }
+
+/// As [`start`], in this cgroup of version 2 from the beginning (`CLONE_INTO_CGROUP`, Linux 5.7).
+///
+/// That takes `clone3(2)`: where it is missing or hidden, the answer is one of [`NO_CLONE_INTO_CGROUP`], and it is for the caller to
+/// have the child move by itself.
+pub(crate) fn start_in_cgroup(
+    cgroup: BorrowedFd<'_>,
+    flags: libc::c_int,
+    memory: Memory,
+    body: Body<'_>,
+) -> Result<Process> {
+    start_with(flags, libc::SIGCHLD, memory, Some(cgroup), body)
+}
+
+/// From `include/uapi/linux/sched.h`; `libc` has it in a type that is too small.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// No `clone3`, a filter that hides it, a `clone3` that does not know the flag, or not the field.
+pub(crate) const NO_CLONE_INTO_CGROUP: [Errno; 4] = [Errno::NOSYS, Errno::PERM, Errno::INVAL, Errno::TOOBIG];
 
 /// As [`start`], so that the embedding program does not notice: there is no `SIGCHLD`, and no `wait` of its own that does not ask
 /// for such children (`__WALL`) takes the status away, nor does it get lost when `SIGCHLD` is ignored (wait(2), "NOTES" and
 /// `__WCLONE`). It is for [`wait_unnoticed`] to wait for it.
 pub(crate) fn start_unnoticed(flags: libc::c_int, body: Body<'_>) -> Result<Process> {
-    start_with(flags, 0, Memory::Copied, body)
+    start_with(flags, 0, Memory::Copied, None, body)
 }
 
 /// Waits for the end of a child; the exit code, if it ended by itself.
@@ -65,12 +84,18 @@ pub(crate) fn run(flags: libc::c_int, body: Body<'_>) -> Result<Option<i32>> {
     wait_unnoticed(&start_unnoticed(flags, body)?)
 }
 
-fn start_with(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, mut body: Body<'_>) -> Result<Process> {
+fn start_with(
+    flags: libc::c_int,
+    exit_signal: libc::c_int,
+    memory: Memory,
+    cgroup: Option<BorrowedFd<'_>>,
+    mut body: Body<'_>,
+) -> Result<Process> {
     // No handler of the parent's program may run in the child: signals wait until the dispositions are reset.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    let result = clone(flags, exit_signal, memory, &mut body);
+    let result = clone(flags, exit_signal, memory, cgroup, &mut body);
     let restored = mask.thread_set_mask();
     debug_assert!(restored.is_ok(), "setting a mask that was in force before");
     result
@@ -88,13 +113,23 @@ extern "C" fn run_child(body: *mut Body<'_>) -> ! {
 }
 
 /// Returns in the parent only.
-fn clone(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, body: &mut Body<'_>) -> Result<Process> {
+fn clone(
+    flags: libc::c_int,
+    exit_signal: libc::c_int,
+    memory: Memory,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: &mut Body<'_>,
+) -> Result<Process> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain integers, for which zero is "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
     arguments.exit_signal = exit_signal as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
     let cloned = match memory {
         #[cfg(target_arch = "x86_64")]
         Memory::Shared => shared::clone3(arguments, body),
@@ -103,7 +138,7 @@ fn clone(flags: libc::c_int, exit_signal: libc::c_int, memory: Memory, body: &mu
     match cloned {
         Ok(pid) => started(pid, pidfd),
         // Docker's and others' seccomp filters cannot look into clone3's arguments and refuse all of it.
-        Err(Errno::NOSYS | Errno::PERM) => old_clone(flags, exit_signal, body),
+        Err(Errno::NOSYS | Errno::PERM) if cgroup.is_none() => old_clone(flags, exit_signal, body),
         Err(errno) => Err(errno),
     }
 }

@@ -5,15 +5,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 use rustix::io::{Errno, Result};
+use rustix::mount::MountAttrFlags;
 
 /// Makes a mount, or a mount and all below it, read-only (Linux 5.12). Async-signal-safe.
 pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<()> {
     set_attribute(mount, libc::MOUNT_ATTR_RDONLY, recursive)
 }
 
-/// Lets nobody open device nodes of this mount (Linux 5.12). Async-signal-safe.
-pub(crate) fn set_no_devices(mount: BorrowedFd<'_>) -> Result<()> {
-    set_attribute(mount, libc::MOUNT_ATTR_NODEV, false)
+/// Takes away what a mount, or a mount and all below it, allows (Linux 5.12). Async-signal-safe.
+pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: MountAttrFlags, recursive: bool) -> Result<()> {
+    set_attribute(mount, attributes.bits().into(), recursive)
 }
 
 fn set_attribute(mount: BorrowedFd<'_>, attribute: u64, recursive: bool) -> Result<()> {

@@ -38,7 +38,7 @@ impl RunArgs {
                 "--store" => once(&mut global.store, value().filter(|path| !path.is_empty())?.into())?,
                 "--rm" => flag(&mut args.rm)?,
                 "--read-only" => flag(&mut args.read_only)?,
-                "-i" | "--interactive" => flag(&mut args.interactive)?,
+                "-i" | "--interactive" => flag(&mut args.streams.interactive)?,
                 "-q" | "--quiet" => flag(&mut global.quiet)?,
                 option if option.starts_with('-') => return None,
                 _ => break word,
