@@ -136,14 +136,13 @@ impl Reader<'_> {
             return self.mistake(span, "a file cannot name another one: \"config\" is not a key");
         }
         let failure = self.mistake(span, format!("unknown key {name:?}"));
-        // clap knows what is meant.
+        let positional = ["image", "command"].into_iter().find(|key| key.starts_with(name) || name.starts_with(key));
+        // clap knows what else is meant.
         let error = self.parse(&format!("--{name}")).err();
-        let suggestion = match error.as_ref().and_then(|error| error.get(ContextKind::SuggestedArg)) {
-            Some(ContextValue::String(text)) => Some(text.trim_start_matches('-').to_owned()),
-            _ => ["image", "command"]
-                .into_iter()
-                .find(|key| key.starts_with(name) || name.starts_with(key))
-                .map(str::to_owned),
+        let suggestion = match (positional, error.as_ref().and_then(|error| error.get(ContextKind::SuggestedArg))) {
+            (Some(key), _) => Some(key.to_owned()),
+            (None, Some(ContextValue::String(text))) => Some(text.trim_start_matches('-').to_owned()),
+            (None, _) => None,
         };
         match suggestion.filter(|suggestion| !EXCLUDED.contains(&suggestion.as_str())) {
             Some(suggestion) => failure.with_hint(format!("did you mean {suggestion:?}?")),

@@ -37,7 +37,11 @@ pub(super) fn rebased(arg: &Arg, text: &str, file: &Path) -> String {
         },
         ("mount", _) => {
             let part = |part: &str| match part.split_once('=') {
-                Some((name @ ("source" | "src"), path)) if is_path(path) => format!("{name}={}", joined(path)),
+                Some((name @ ("source" | "src"), path)) if is_path(path) => match joined(path) {
+                    // Without a dot it would be a name.
+                    path if path.starts_with(['/', '.']) => format!("{name}={path}"),
+                    path => format!("{name}=./{path}"),
+                },
                 _ => part.to_owned(),
             };
             text.split(',').map(part).collect::<Vec<_>>().join(",")

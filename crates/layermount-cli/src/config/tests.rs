@@ -153,6 +153,23 @@ fn what_is_typed_goes_first() {
     );
 }
 
+/// It is no image, and all that is typed is the command.
+#[test]
+fn a_directory_takes_the_place_of_an_image() {
+    assert_eq!(
+        expanded("directory = \"t\"", "layermount run --config c id -u"),
+        "run --directory=dir/t --config c -- id -u"
+    );
+    assert_eq!(
+        expanded("image = \"i\"\ncommand = [\"sh\"]", "layermount run -D t --config c"),
+        "run -D t --config c -- sh"
+    );
+    assert_eq!(
+        expanded("directory = \"t\"", "layermount bundle --config c d"),
+        "bundle --directory=dir/t --config c d"
+    );
+}
+
 #[test]
 fn bundles_take_files_too() {
     let file = "image = \"ubuntu\"\ncommand = [\"sh\"]\nenv = [\"A=1\"]\n";
@@ -168,6 +185,12 @@ fn paths_are_relative_to_the_file() {
         ("upper = \"/u\"", "--upper=/u"),
         ("store = \"s\"", "--store=dir/s"),
         ("workdir = \"/w\"", "--workdir=/w"),
+        ("pidfile = \"p\"\ncidfile = \"/c\"", "--pidfile=dir/p --cidfile=/c"),
+        ("mount = [\"type=bind,src=./a,dst=/b\"]", "--mount=type=bind,src=./dir/./a,dst=/b"),
+        ("bind = [\"a:/b\", \"/c\"]\nbind-ro = [\"./a:/b\"]", "--bind=dir/a:/b --bind=/c --bind-ro=dir/./a:/b"),
+        ("network = \"ns:n\"", "--network=ns:dir/n"),
+        ("network = \"container:1\"", "--network=container:1"),
+        ("listen = [\"unix:s,mode=0600\", \"tcp::80\"]", "--listen=unix:dir/s,mode=0600 --listen=tcp::80"),
         ("runtime = \"crun\"", "--runtime=crun"),
         ("runtime = \"./crun\"", "--runtime=dir/./crun"),
         (

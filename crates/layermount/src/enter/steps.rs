@@ -343,11 +343,11 @@ fn push_files(
     Ok(())
 }
 
-/// What `/etc` is given: whether it is, name, place, contents.
-pub(super) fn files(
-    furnish: &Furnish,
-    around: &Surroundings<'_>,
-) -> Result<[(bool, &'static CStr, &'static CStr, Vec<u8>); 3], EnterError> {
+/// Whether it is given, name, place, contents.
+pub(super) type EtcFile = (bool, &'static CStr, &'static CStr, Vec<u8>);
+
+/// What `/etc` is given.
+pub(super) fn files(furnish: &Furnish, around: &Surroundings<'_>) -> Result<[EtcFile; 3], EnterError> {
     let hostname = around.hostname;
     let names = &furnish.names;
     names.check()?;
