@@ -123,10 +123,156 @@ fn a_runtime_runs_it_as_layermount_does() {
     }
 }
 
+/// Limits, groups, names, networks and mounts: what each of them comes to inside.
+#[test]
+fn a_runtime_does_what_else_a_run_does() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((world, image)) = shell() else { return };
+    let data = world.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "of the host\n").unwrap();
+    let bound = format!("{}:/data:ro,nosuid,noexec", data.display());
+    let runtimes = runtimes();
+    const GROUPS: &str = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes \
+        /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.shares \
+        /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max 2>/dev/null; \
+        touch /sys/fs/cgroup/x 2>/dev/null || echo read-only";
+    // Which options a mount has, in whatever order, without those about times.
+    const OPTIONS: &str = "for m in /data /t /dev/shm; do grep \" $m \" /proc/self/mountinfo | cut -d' ' -f6 | tr , '\\n' | sort | \
+        grep -v time; stat -c '%n %a %u %g' $m; df -k $m | tail -n 1 | tr -s ' ' | cut -d' ' -f2; done; touch /t/x /data/x 2>&1";
+    for (flags, look, part) in [
+        (
+            &["--ulimit", "nofile=100:200", "--ulimit", "core=-1"][..],
+            "ulimit -n; ulimit -Hn; ulimit -c",
+            "100\n200\nunlimited",
+        ),
+        (&["-m", "64m", "--pids-limit", "20", "--cpus", "0.5", "--cpu-shares", "512"], GROUPS, "67108864\n"),
+        (&["-m", "64m", "--memory-swap", "-1"], GROUPS, "67108864\n"),
+        (&["-u", "0", "--group-add", "42", "--group-add", "guest"], "id; grep Groups /proc/self/status", "42"),
+        (&["-u", "7:8", "--group-add", "9"], "id -G; grep Groups /proc/self/status", "8 9"),
+        (
+            &["-h", "box", "--add-host", "db:10.0.0.5", "--dns", "1.2.3.4", "--dns-search", "a.example"],
+            "cat /etc/hosts /etc/resolv.conf",
+            "10.0.0.5\tdb",
+        ),
+        (
+            &["-h", "box", "--network", "none"],
+            "ls /sys/class/net; cat /sys/class/net/lo/flags /etc/hosts; grep -c : /proc/net/dev",
+            "lo\n0x9",
+        ),
+        (
+            &["-u", "0", "-v", &bound, "--tmpfs", "/t:size=1m,mode=1770,uid=5,gid=6,exec", "--shm-size", "2m"],
+            OPTIONS,
+            "/t 1770 5 6",
+        ),
+        (&["-u", "0", "-v", &bound, "--tmpfs", "/t:ro", "--read-only", "-w", "/none/such"], OPTIONS, "/t 1777 0 0"),
+        (
+            &["-u", "0", "--mount", "type=tmpfs,dst=/etc/x/y", "-v", &bound, "--tmpfs", "/etc/x"],
+            "cut -d' ' -f5 /proc/self/mountinfo | grep /etc/x | sort; pwd",
+            "/etc/x\n/etc/x/y\n",
+        ),
+        (
+            &["-u", "0", "--device", "/dev/fuse", "--device", "/dev/zero:/dev/a/b", "--device", "/dev/full:/full"],
+            "stat -c '%n %t %T %a' /dev/fuse /dev/a/b /full; head -c 2 /dev/a/b | wc -c; echo x 2>&1 > /full; : < /dev/fuse && echo opened",
+            "opened",
+        ),
+    ] {
+        let run = |runtime: &[&str]| {
+            let mut command = world.layermount();
+            command.arg("run").args(runtime).args(flags).args([&image, look]);
+            let output = ended(command);
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        };
+        let ours = run(&[]);
+        assert!(ours.contains(part), "{flags:?}: {ours}");
+        for runtime in &runtimes {
+            assert_eq!(run(&["--runtime", runtime]), ours, "{runtime} {flags:?}");
+        }
+    }
+}
+
+/// In a network that is there already.
+#[test]
+fn a_runtime_joins_networks() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((world, image)) = shell() else { return };
+    if program("unshare").is_none() {
+        return;
+    }
+    let mut other = Command::new("unshare");
+    other.args(["--net", "sh", "-c", "echo up; exec sleep 1000"]).stdout(Stdio::piped());
+    let mut other = other.spawn().unwrap();
+    BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    let path = format!("/proc/{}/ns/net", other.id());
+    let namespace = std::fs::read_link(&path).unwrap();
+    let mut said = Vec::new();
+    for network in [format!("ns:{path}"), format!("container:{}", other.id())] {
+        for runtime in runtimes() {
+            let mut command = world.layermount();
+            command.args(["run", "--runtime", runtime, "--network", &network, &image]);
+            command.arg("readlink /proc/self/ns/net; ls /sys/class/net");
+            said.push(ended(command));
+        }
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+    for output in said {
+        assert_eq!(printed(&output), format!("{}\nlo\n", namespace.display()));
+    }
+}
+
+#[test]
+fn what_a_runtime_cannot_do_is_refused() {
+    let Some((world, image)) = shell() else { return };
+    for (flags, part) in [
+        (&["-t"][..], "with --runtime there is no -t"),
+        (&["--init"], "with --runtime there is no --init"),
+        (&["--pidfile", "p"], "with --runtime there is no --pidfile"),
+        (&["--cidfile", "c"], "with --runtime there is no --cidfile"),
+        (&["-p", "8080:80"], "with --runtime there is no -p and --network pasta"),
+        (&["--network", "pasta"], "with --runtime there is no -p and --network pasta"),
+        (&["--listen", "unix:s"], "with --runtime there is no --listen"),
+    ] {
+        let mut command = world.layermount();
+        command.current_dir(world.path()).args(["run", "--runtime", "crun"]).args(flags).args([&image, "true"]);
+        let said = Said::of(&ended(command));
+        said.assert(125, &[part, "leave out --runtime"]);
+    }
+    for file in ["p", "c", "s"] {
+        assert!(!world.path().join(file).exists(), "{file}");
+    }
+}
+
 #[test]
 fn the_specification_knows_every_word() {
     let Some((world, image)) = shell() else { return };
-    for flags in [&[][..], &["-u", "0", "--privileged"], &["--read-only", "--uts", "host", "-v", "/etc:/data:ro"]] {
+    const MUCH: &[&str] = &[
+        "-t",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--cpu-shares",
+        "512",
+        "--pids-limit",
+        "20",
+        "--ulimit",
+        "nofile=1:2",
+        "--stop-signal",
+        "QUIT",
+        "--network",
+        "none",
+        "--device",
+        "/dev/fuse",
+        "--tmpfs",
+        "/t:size=1m",
+        "--cgroup-parent",
+        "/layermount-test",
+        "--group-add",
+        "5",
+    ];
+    for flags in [&[][..], &["-u", "0", "--privileged"], &["--read-only", "--uts", "host", "-v", "/etc:/data:ro"], MUCH]
+    {
         let directory = world.path().join("bundle");
         let mut command = world.layermount();
         command.arg("bundle").args(flags).arg(&image).arg(&directory);
@@ -136,6 +282,12 @@ fn the_specification_knows_every_word() {
         let (ours, theirs): (serde_json::Value, _) =
             (serde_json::from_str(&text).unwrap(), serde_json::to_value(&read).unwrap());
         assert_contains(&theirs, &ours, "");
+        let much = flags == MUCH;
+        assert_eq!(ours["process"]["terminal"], much);
+        let signal = ours.get("annotations").map(|annotations| &annotations["org.opencontainers.image.stopSignal"]);
+        assert_eq!(signal.and_then(|signal| signal.as_str()), much.then_some("SIGQUIT"));
+        let cgroup = ours["linux"].get("cgroupsPath").and_then(|path| path.as_str()).unwrap_or_default();
+        assert_eq!(cgroup.starts_with("/layermount-test/layermount-bundle-"), much, "{cgroup}");
         world.output(&["umount", directory.join("rootfs").to_str().unwrap()]);
         std::fs::remove_dir_all(&directory).unwrap();
     }
@@ -184,6 +336,11 @@ fn what_cannot_be_a_bundle_leaves_nothing() {
         (vec![os("-v"), os("/no/such:/x"), image, dir], 1, "cannot use the volume /no/such"),
         (vec![os("--pin"), image, dir], 2, "--pin is about a program that runs"),
         (vec![os("--runtime"), os("crun"), image, dir], 2, "--runtime is about a program that runs"),
+        (vec![os("--pidfile"), os("p"), image, dir], 2, "--pidfile is about a program that runs"),
+        (vec![os("--listen"), os("unix:s"), image, dir], 2, "--listen is about a program that runs"),
+        (vec![os("--init"), image, dir], 1, "a bundle cannot have an init"),
+        (vec![os("--group-add"), os("nobody-here"), image, dir], 1, "nobody-here"),
+        (vec![os("-D"), os("/no/such"), dir], 1, "/no/such"),
         (vec![image], 2, "name an image and a directory for the bundle"),
         (vec![os("--nonsense"), image, dir], 2, "unexpected argument '--nonsense'"),
     ] {
@@ -288,11 +445,17 @@ fn a_runtime_is_supervised() {
 
         let sleep = "echo up; while :; do sleep 1; done";
         let handled = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
+        let real_time = "trap 'exit 11' 37; echo up; while :; do sleep 0.1; done";
+        let deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done";
         for (script, flags, signal, status) in [
             // The kernel drops it for process 1, and layermount does not.
             (sleep, &[][..], Signal::SIGTERM, Some(143)),
             (sleep, &["--pid", "host"], Signal::SIGINT, Some(130)),
             (handled, &[], Signal::SIGTERM, Some(9)),
+            // What asks to end becomes the signal that ends it.
+            (handled, &["--stop-signal", "KILL"], Signal::SIGTERM, Some(137)),
+            (real_time, &["--stop-signal", "RTMIN+3"], Signal::SIGTERM, Some(11)),
+            (deaf, &["--stop-timeout", "1"], Signal::SIGTERM, Some(137)),
             (sleep, &[], Signal::SIGKILL, None),
         ] {
             let mut child = start(&world, &image, runtime, flags, script);

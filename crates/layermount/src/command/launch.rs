@@ -321,7 +321,8 @@ impl Launch {
         let found =
             identify(root, &self.user, &self.added_groups, &mut self.database, &mut self.groups, &mut take_home)?;
         let room = self.groups.capacity() - self.groups.len();
-        self.groups.extend(self.more_groups.iter().take(room).copied());
+        let more = self.more_groups.iter().copied().filter(|group| *group != found.gid);
+        self.groups.extend(more.take(room));
         Ok(found)
     }
 

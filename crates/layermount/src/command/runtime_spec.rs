@@ -221,7 +221,7 @@ impl Command {
         };
         let identity = identify(Ok(root), &spec, &added, &mut vec![0; MAX_DATABASE], &mut groups, &mut take_home)
             .map_err(|stopped| self.explain(&stopped.failure(&spec, &added)))?;
-        groups.extend(self.more_groups.iter().copied().map(Gid::from_raw));
+        groups.extend(self.more_groups.iter().copied().map(Gid::from_raw).filter(|group| *group != identity.gid));
         Ok((identity, groups, home))
     }
 

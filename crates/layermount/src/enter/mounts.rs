@@ -59,7 +59,8 @@ impl BindOptions {
         self
     }
 
-    /// Whether device nodes can be opened. Always, together with [`Devices::Host`](crate::Devices::Host).
+    /// Whether device nodes can be opened. Always, together with [`Devices::Host`](crate::Devices::Host), and when the source is a single
+    /// node.
     #[must_use]
     pub const fn dev(mut self, on: bool) -> Self {
         self.flags.dev = on;

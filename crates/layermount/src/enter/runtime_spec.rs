@@ -200,16 +200,19 @@ impl Furnished {
                     self.targets.push((c_path(inside)?, TargetKind::File));
                 }
             }
-            let Device { mode, rdev, .. } = given.device;
-            self.device_rules.push(DeviceRule {
-                allow: true,
-                kind: Some(letter(mode)),
-                major: Some(rustix::fs::major(rdev)),
-                minor: Some(rustix::fs::minor(rdev)),
-                access: "rwm",
-            });
+            self.allow(given.device.mode, given.device.rdev);
         }
         Ok(())
+    }
+
+    fn allow(&mut self, mode: u32, rdev: u64) {
+        self.device_rules.push(DeviceRule {
+            allow: true,
+            kind: Some(letter(mode)),
+            major: Some(rustix::fs::major(rdev)),
+            minor: Some(rustix::fs::minor(rdev)),
+            access: "rwm",
+        });
     }
 
     /// Of those that are all given, what the program could not open is left out.
@@ -260,7 +263,7 @@ impl Furnished {
         let Mount { inside, what } = one;
         let place = text("path", inside.as_os_str())?;
         let (mount, kind) = match what {
-            Mounted::Bind { host, options } => bind(&place, host, *options, furnish.dev == Some(Devices::Host))?,
+            Mounted::Bind { host, options } => self.bind(&place, host, *options, furnish)?,
             Mounted::Tmpfs(tmpfs) => {
                 let mut options = words(tmpfs.attributes(), false);
                 let sizes = [("size", tmpfs.size), ("nr_inodes", tmpfs.inodes)];
@@ -289,6 +292,36 @@ impl Furnished {
         Ok(())
     }
 
+    fn bind(
+        &mut self,
+        place: &str,
+        host: &Path,
+        bind: BindOptions,
+        furnish: &Furnish,
+    ) -> Result<(Specified, TargetKind)> {
+        // A runtime would take it relative to the bundle.
+        let source = absolute(host)?;
+        let stat = rustix::fs::open(&source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .and_then(rustix::fs::fstat)
+            .syscall("open", || format!("{}, O_PATH", source.display()))
+            .map_err(|cause| EnterError::BindSource { path: host.to_owned(), cause })?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        // What is named by itself is to be used.
+        let is_node = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if is_node {
+            self.allow(stat.st_mode, stat.st_rdev);
+        }
+        let kind = if kind == FileType::Directory { TargetKind::Directory } else { TargetKind::File };
+        let mut options = match bind.recursive {
+            true => vec!["rbind".to_owned(), "rprivate".to_owned()],
+            false => vec!["bind".to_owned(), "rprivate".to_owned()],
+        };
+        let all_devices = is_node || furnish.dev == Some(Devices::Host);
+        options.extend(words(bind.attributes(all_devices), bind.recursive));
+        let source = text("path", source.as_os_str())?;
+        Ok((Specified { destination: place.to_owned(), kind: "bind", source, options }, kind))
+    }
+
     /// Makes the places of the mounts in a tree that nobody sees yet.
     pub(crate) fn push_places<'a>(&self, script: &mut Script<'a>, root: At<'a>) {
         script.doing("furnish the image's tree");
@@ -314,26 +347,6 @@ impl Furnished {
             script.push(Step::Restrict { mount: root, attributes, recursive: false });
         }
     }
-}
-
-fn bind(place: &str, host: &Path, bind: BindOptions, all_devices: bool) -> Result<(Specified, TargetKind)> {
-    // A runtime would take it relative to the bundle.
-    let source = absolute(host)?;
-    let stat = rustix::fs::open(&source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(rustix::fs::fstat)
-        .syscall("open", || format!("{}, O_PATH", source.display()))
-        .map_err(|cause| EnterError::BindSource { path: host.to_owned(), cause })?;
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => TargetKind::Directory,
-        _ => TargetKind::File,
-    };
-    let mut options = match bind.recursive {
-        true => vec!["rbind".to_owned(), "rprivate".to_owned()],
-        false => vec!["bind".to_owned(), "rprivate".to_owned()],
-    };
-    options.extend(words(bind.attributes(all_devices), bind.recursive));
-    let source = text("path", source.as_os_str())?;
-    Ok((Specified { destination: place.to_owned(), kind: "bind", source, options }, kind))
 }
 
 /// What is forbidden in a mount; `recursive` also in those below it.

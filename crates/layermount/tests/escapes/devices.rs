@@ -1,6 +1,6 @@
 //! Devices that are not a program's.
 
-use layermount::Access;
+use layermount::{Access, BindOptions};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::*;
@@ -95,7 +95,11 @@ pub(super) fn a_directory_of_the_host_has_no_usable_devices() {
         }),
         "/host/log\n/host/null\n/node\nend"
     );
-    let mut command = sh("(: > /host-dev/null) && echo null");
-    command.bind("/dev", "/host-dev", Access::ReadWrite);
-    assert_eq!(output(shell(&[]), command).0, "null");
+    for (options, shows) in
+        [(BindOptions::new(Access::ReadWrite), ""), (BindOptions::new(Access::ReadWrite).dev(true), "null")]
+    {
+        let mut command = sh("(: > /host-dev/null) 2>/dev/null && echo null");
+        command.bind("/dev", "/host-dev", options);
+        assert_eq!(output(shell(&[]), command).0, shows);
+    }
 }

@@ -89,7 +89,9 @@ fn push_bind(
     };
     let tree = script.slot();
     script.push(Step::OpenTree { at: At::Cwd, path, recursive: options.recursive, into: tree });
-    let attributes = options.attributes(all_devices);
+    // A node that is named by itself is what was asked for; `-v /dev/null:/etc/FILE` hides a file.
+    let is_node = matches!(FileType::from_raw_mode(source.st_mode), FileType::CharacterDevice | FileType::BlockDevice);
+    let attributes = options.attributes(all_devices || is_node);
     if !attributes.is_empty() {
         script.push(Step::Restrict { mount: tree.into(), attributes, recursive: true });
     }
