@@ -195,6 +195,11 @@ pub(crate) enum Step<'a> {
         path: CString,
         mount: At<'a>,
     },
+    /// The mode of an open directory.
+    SetMode {
+        directory: At<'a>,
+        mode: u32,
+    },
     /// Copies a directory inside `root`, if there is one, with all that is in it into the root directory of a mount.
     CopyTree {
         root: At<'a>,

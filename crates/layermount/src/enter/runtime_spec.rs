@@ -42,6 +42,8 @@ pub(crate) struct Furnished {
     /// Directories that are to be there.
     wanted: Vec<CString>,
     targets: Vec<(CString, TargetKind)>,
+    /// Of directories that are made, when it matters: runc before 1.2 gives a tmpfs the mode of the directory below it.
+    modes: Vec<(CString, u32)>,
 }
 
 impl Furnished {
@@ -80,6 +82,7 @@ impl Furnished {
             directories: Vec::new(),
             wanted: directories.iter().map(|path| c_path(path)).collect::<Result<_, _>>()?,
             targets: Vec::new(),
+            modes: Vec::new(),
         };
         if *proc {
             furnished.proc(around);
@@ -261,19 +264,23 @@ impl Furnished {
 
     fn mount(&mut self, one: &Mount, furnish: &Furnish, root: BorrowedFd<'_>) -> Result<()> {
         let Mount { inside, what } = one;
-        let place = text("path", inside.as_os_str())?;
+        let destination = text("path", inside.as_os_str())?;
         let (mount, kind) = match what {
-            Mounted::Bind { host, options } => self.bind(&place, host, *options, furnish)?,
+            Mounted::Bind { host, options } => self.bind(&destination, host, *options, furnish)?,
             Mounted::Tmpfs(tmpfs) => {
                 let mut options = words(tmpfs.attributes(), false);
                 let sizes = [("size", tmpfs.size), ("nr_inodes", tmpfs.inodes)];
                 options.extend(sizes.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))));
                 // Runtimes have ways of their own when it is not said.
-                let mode = tmpfs.mode.or_else(|| Some(found(root, inside)?.mode)).unwrap_or(0o1777);
+                let place = found(root, inside);
+                let mode = tmpfs.mode.or(place.as_ref().map(|place| place.mode)).unwrap_or(0o1777);
+                if place.is_none() {
+                    self.modes.push((c_path(inside)?, mode));
+                }
                 options.push(format!("mode={mode:o}"));
                 let owners = [("uid", tmpfs.uid), ("gid", tmpfs.gid)];
                 options.extend(owners.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))));
-                (tmpfs_at(place, "tmpfs", options), TargetKind::Directory)
+                (tmpfs_at(destination, "tmpfs", options), TargetKind::Directory)
             }
             Mounted::Volume => {
                 let mut options = vec!["nodev".to_owned(), "tmpcopyup".to_owned()];
@@ -284,7 +291,7 @@ impl Furnished {
                     }
                     None => options.push("mode=755".to_owned()),
                 }
-                (tmpfs_at(place, "volume", options), TargetKind::Directory)
+                (tmpfs_at(destination, "volume", options), TargetKind::Directory)
             }
         };
         self.targets.push((c_path(inside)?, kind));
@@ -339,6 +346,9 @@ impl Furnished {
         for (path, kind) in &self.targets {
             let target = script.slot();
             script.push(Step::OpenTarget { root, path: path.clone(), kind: *kind, into: target });
+            if let Some((_, mode)) = self.modes.iter().find(|(of, _)| of == path) {
+                script.push(Step::SetMode { directory: target.into(), mode: *mode });
+            }
             script.push(Step::Close(target));
         }
         if self.device_rules.first().is_some_and(|rule| !rule.allow) {
