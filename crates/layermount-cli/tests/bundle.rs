@@ -195,6 +195,35 @@ fn a_runtime_does_what_else_a_run_does() {
     }
 }
 
+/// In a tree that cannot be written to, an image's volumes can.
+#[test]
+fn volumes_of_images_are_fresh() {
+    let _alone = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((world, image)) = shell() else { return };
+    if program("umoci").is_none() {
+        return;
+    }
+    let layout = image.strip_prefix("oci:").unwrap();
+    let mut umoci = Command::new("umoci");
+    umoci.args(["config", "--image", layout, "--tag", "volumes"]);
+    umoci.args(["--config.volume", "/etc", "--config.volume", "/none/such", "--config.user", "0"]);
+    printed(&ended(umoci));
+    let image = format!("{}volumes", image.strip_suffix("shell").unwrap());
+    let look = "stat -c '%n %a %u %g' /etc /etc/passwd /none/such; touch /etc/new /none/such/new && ls /etc /none/such; touch /x 2>&1; \
+        grep -E '/etc |/none' /proc/self/mountinfo | cut -d' ' -f5,6";
+    let run = |runtime: &[&str]| {
+        let mut command = world.layermount();
+        command.arg("run").args(runtime).args(["--read-only", &image, look]);
+        ended(command)
+    };
+    let ours = run(&[]);
+    let text = String::from_utf8_lossy(&ours.stdout);
+    assert!(text.contains("/none/such 755 0 0") && text.contains("new\n") && text.contains("Read-only"), "{ours:?}");
+    for runtime in runtimes() {
+        assert_eq!(run(&["--runtime", runtime]).stdout, ours.stdout, "{runtime}");
+    }
+}
+
 /// In a network that is there already.
 #[test]
 fn a_runtime_joins_networks() {
@@ -500,13 +529,23 @@ fn an_ordinary_user_has_runtimes_too() {
     nix::unistd::chown(&own, Some(nix::unistd::Uid::from_raw(uid)), Some(nix::unistd::Gid::from_raw(gid))).unwrap();
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(world.path(), open).unwrap();
-    let mut command = Command::new("setpriv");
-    let ids = [format!("--reuid={uid}"), format!("--regid={gid}")];
-    command.args(ids).args(["--clear-groups", assert_cmd::cargo::cargo_bin!("layermount").to_str().unwrap()]);
-    command.arg("--store").arg(&own).args(["run", "--runtime", "runc", "-h", "box", &format!("oci:{layout}:shell")]);
-    command.arg("id -u; hostname; pwd; grep Seccomp: /proc/self/status; exit 3");
-    let output = ended(command);
+    let image = format!("oci:{layout}:shell");
+    let run = |runtime: &str, flags: &[&str], script: &str| {
+        let mut command = Command::new("setpriv");
+        let ids = [format!("--reuid={uid}"), format!("--regid={gid}")];
+        command.args(ids).args(["--clear-groups", assert_cmd::cargo::cargo_bin!("layermount").to_str().unwrap()]);
+        command.arg("--store").arg(&own).args(["run", "--runtime", runtime]).args(flags).args([&image, script]);
+        ended(command)
+    };
+    let output = run("runc", &["-h", "box"], "id -u; hostname; pwd; grep Seccomp: /proc/self/status; exit 3");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(text, "1000\nbox\n/srv\nSeccomp:\t2\n");
+    Said::of(&run("runc", &["-m", "64m"], "true")).assert(125, &["with --runtime there is no limit of memory"]);
+    let flags = ["-u", "0", "--network", "none", "--group-add", "4", "--ulimit", "nofile=100", "--tmpfs", "/t"];
+    for runtime in runtimes() {
+        let output =
+            run(runtime, &flags, "id -G; ulimit -n; ls /sys/class/net; cat /sys/class/net/lo/flags; touch /t/x; ls /t");
+        assert_eq!(printed(&output), "0 4\n100\nlo\n0x9\nx\n", "{runtime}");
+    }
 }

@@ -54,11 +54,22 @@ pub(crate) const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 /// ```
 ///
 /// What a runtime makes of it is what [`RootMount::spawn`] makes of the same command, with these exceptions, all of them the runtime's
-/// own ways: `/dev/core` is there, and `/proc/kcore` behind it covered; control groups are made; system calls that are newer than
-/// the list of a filter are refused by crun with `EPERM`; crun takes `nodev` off the image's tree, so that the devices cgroup alone says
-/// which device nodes of an image can be opened. [`Command::die_with_parent`] is left out: it is up to whoever starts the runtime.
+/// own ways:
 ///
-/// Read-only bind mounts are so with all that is mounted below them (`rro`), which takes runc 1.1 or crun 1.4.
+/// - `/dev/core` is there, and `/proc/kcore` behind it covered. Device nodes are always new ones, also for programs that could make
+///   others: the devices cgroup says which can be opened. crun takes `nodev` off the image's tree, where that alone does so.
+/// - Control groups are always made, and parents of them ([`Resources::parent`](crate::Resources::parent)) stay. Below a parent the group
+///   has one name for all runs of the bundle, so that only one can run at a time. In a user namespace crun goes on without limits that it
+///   cannot set. A limit of open files below what the runtime itself opens makes it fail.
+/// - System calls that are newer than the list of a filter are refused by crun with `EPERM`; those of the x32 ABI end the program.
+///   32-bit programs in images for 64 bits are refused all of `socketcall`, and not its making of sockets alone.
+/// - runc before 1.2 gives a tmpfs the mode of the directory that the image has in its place, whatever [`Tmpfs::mode`](crate::Tmpfs::mode)
+///   says.
+/// - [`Command::terminal`] is a terminal of the runtime's, connected to the one that it is started at or to its `--console-socket`. The
+///   signal of [`Command::stop_signal`] is an annotation. [`Command::die_with_parent`] is left out: it is up to whoever starts the runtime.
+///
+/// What is forbidden in a bind mount is so in all that is mounted below it (`rro`, `rnodev` and their like), which takes runc 1.1 or crun
+/// 1.4. A volume in a read-only tree is a tmpfs with `tmpcopyup`, which both of them know.
 #[derive(Debug)]
 pub struct Bundle {
     config: config::Config,
@@ -73,8 +84,8 @@ impl RootMount {
     /// # Errors
     ///
     /// [`ErrorKind::PermissionDenied`] for a caller that may not mount where it is; [`ErrorKind::Unsupported`] for what a bundle
-    /// cannot say: descriptors and streams that are handed over, a shared session keyring, [`Command::user_namespace`], and texts
-    /// that are not UTF-8; and what [`RootMount::spawn`] finds out before there is a child, a missing user or program among it.
+    /// cannot say: descriptors, sockets and streams that are handed over, a shared session keyring, [`Command::user_namespace`],
+    /// [`Command::init`], the network of [`Network::pasta`](crate::Network::pasta), and texts that are not UTF-8; and what [`RootMount::spawn`] finds out before there is a child, a missing user or program among it.
     pub fn bundle(self, command: impl Borrow<Command>) -> Result<Bundle> {
         let command = command.borrow();
         let directory = self.directory().ok_or(BundleError::Unprivileged)?;

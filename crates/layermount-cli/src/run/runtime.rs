@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use layermount::{Bundle, ErrorKind};
+use layermount::{Bundle, ErrorKind, UserNamespace};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{self, Signal};
@@ -56,7 +56,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a runtime would do in its own way, or not at all, is refused before anything is done.
 pub(super) fn check(args: &RunArgs, sockets: &Sockets) -> Result<()> {
     let is_pasta = matches!(args.network.network, Some(NetworkMode::Pasta(_))) || !args.network.publish.is_empty();
+    // In a user namespace crun goes on without them when it may not make control groups, and says nothing.
+    let drops_limits = UserNamespace::is_needed() && !args.limited.resources().is_empty();
     let refused = [
+        (drops_limits, "limit of memory, processors or processes for an ordinary user: the runtime might drop it"),
         (args.streams.tty, "-t: the program has the runtime's terminal; for one of its own use `layermount bundle -t`"),
         (args.life.init, "--init: a runtime starts the program alone"),
         (args.life.pidfile.is_some(), "--pidfile: the program is the runtime's"),
