@@ -4,6 +4,8 @@
 //! before anything is opened.
 
 mod bench;
+mod bundle;
+mod config;
 mod enter;
 mod life;
 mod listen;
@@ -15,6 +17,8 @@ mod security;
 mod value;
 
 pub(crate) use bench::{BenchArgs, Percent};
+pub(crate) use bundle::{BundleArgs, RuntimeChoice};
+pub(crate) use config::ConfigFile;
 pub(crate) use enter::EnterArgs;
 pub(crate) use life::{Life, Streams};
 pub(crate) use listen::{ListenAt, UnixSocket};
@@ -29,7 +33,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Put a process inside an image: no daemon, no copy, no runtime.
@@ -83,7 +87,7 @@ Examples:
 pub(crate) struct Global {
     /// Keep layers in DIR [default: /var/lib/layermount for root, else ~/.local/share/layermount]
     // LAYERMOUNT_STORE is read where the store is opened: to clap, an empty variable would be an empty directory.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
 
     /// Say what is done, and how long it took (after `run`, only --verbose: there -v is a volume)
@@ -114,6 +118,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a program inside an image
     Run(Box<RunArgs>),
+    /// Write an OCI bundle: a config.json for runc or crun, and the image mounted beside it
+    Bundle(BundleArgs),
     /// Run a program beside one that runs inside an image
     Enter(EnterArgs),
     /// Make an image's tree visible at a directory
@@ -224,7 +230,7 @@ pub(crate) struct MountArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UmountArgs {
-    /// Where `mount` showed the image
+    /// Where `mount` showed the image, or what `bundle` made
     pub(crate) dir: PathBuf,
 }
 

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod config;
 mod docs;
 mod doctor;
 mod enter;
@@ -28,22 +29,29 @@ mod unpack;
 mod usage;
 mod users;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use args::{Cli, Command, Global};
+use config::Mistake;
 use failure::{ExitStyle, Result};
 use report::Report;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = match parse::command_line() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse::command_line(&words) {
         Ok(cli) => cli,
         Err(error) => return usage::answer(error),
     };
-    let style = match &command {
-        Command::Run(_) | Command::Enter(_) => ExitStyle::Run,
-        Command::Mount(args) if !args.command.is_empty() => ExitStyle::Run,
-        _ => ExitStyle::Plain,
+    let (style, format) = (style(&cli.command), cli.global.log_format);
+    let Cli { global, command } = match config::expand(cli, &words) {
+        Ok(cli) => cli,
+        Err(Mistake::Line(error)) => return usage::answer(error),
+        Err(Mistake::File(failure)) => {
+            Report::with_format(format).failure(&failure);
+            return failure.exit_code(style);
+        }
     };
     carry_out(command, &global).unwrap_or_else(|failure| {
         Report::new(&global).failure(&failure);
@@ -51,10 +59,19 @@ fn main() -> ExitCode {
     })
 }
 
+fn style(command: &Command) -> ExitStyle {
+    match command {
+        Command::Run(_) | Command::Enter(_) => ExitStyle::Run,
+        Command::Mount(args) if !args.command.is_empty() => ExitStyle::Run,
+        _ => ExitStyle::Plain,
+    }
+}
+
 fn carry_out(command: Command, global: &Global) -> Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run(args) => return run::run(&args, global),
+        Command::Bundle(args) => run::bundle::bundle(&args, global),
         Command::Enter(args) => return enter::enter(&args, global),
         Command::Mount(args) => return mount::mount(&args, global),
         Command::Umount(args) => mount::umount(&args, global),

@@ -67,7 +67,7 @@ fn unseen(args: &MountArgs) -> Failure {
 }
 
 /// What is mounted from now on is gone with this process and those that it starts.
-fn leave_mount_namespace() -> Result<()> {
+pub(crate) fn leave_mount_namespace() -> Result<()> {
     let failed = |errno| Failure::io("cannot make a private mount namespace", errno);
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
     let none: Option<&str> = None;
@@ -105,7 +105,14 @@ pub(crate) fn umount(args: &UmountArgs, global: &Global) -> Result<()> {
     let mounts =
         std::fs::read("/proc/self/mountinfo").map_err(|error| Failure::io("cannot read the mount table", error))?;
     // The last one lies on top of the others.
-    match mounts.split(|byte| *byte == b'\n').filter_map(Mounted::parse).rfind(|mount| mount.point == path) {
+    let find =
+        |path: &Path| mounts.split(|byte| *byte == b'\n').filter_map(Mounted::parse).rfind(|mount| mount.point == path);
+    let in_bundle = path.join("rootfs");
+    let (path, found) = match find(&path) {
+        None if path.join("config.json").exists() => (in_bundle.clone(), find(&in_bundle)),
+        found => (path, found),
+    };
+    match found {
         None => {
             return Err(Failure::new(ErrorKind::InvalidInput, format!("nothing is mounted on {shown}")));
         }

@@ -11,10 +11,9 @@ use clap::{Args, FromArgMatches, Parser};
 
 use crate::args::{Cli, Command, Global, RunArgs};
 
-/// Reads the command line of this process.
-pub(crate) fn command_line() -> Result<Cli, clap::Error> {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    RunArgs::plain(&words).or_else(|| run_alone(&words)).map_or_else(|| Cli::try_parse_from(&words), Ok)
+/// Reads a command line, of which the first word is the program's own name.
+pub(crate) fn command_line(words: &[OsString]) -> Result<Cli, clap::Error> {
+    RunArgs::plain(words).or_else(|| run_alone(words)).map_or_else(|| Cli::try_parse_from(words), Ok)
 }
 
 fn run_alone(words: &[OsString]) -> Option<Cli> {

@@ -1,10 +1,12 @@
 //! `layermount run`: a program inside an image, in the foreground.
 
+pub(crate) mod bundle;
 mod confine;
 mod life;
 mod limits;
 mod mounts;
 mod network;
+mod runtime;
 mod sockets;
 pub(crate) mod terminal;
 
@@ -14,7 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layermount::{Command, Content, ErrorKind, Image, Namespaces, Network, Overlay, Platform, Upper};
+use layermount::store::Scratch;
+use layermount::{Command, Content, ErrorKind, Image, Namespaces, Network, Overlay, Platform, RootMount, Upper};
 
 use crate::args::{EnvSetting, Global, RunArgs, Sharing};
 use crate::failure::{Failure, Result};
@@ -28,12 +31,19 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<ExitCode> {
     let typed = args.image();
     let typed = typed.to_str().ok_or_else(|| Failure::usage(format!("{typed:?} is not UTF-8")))?;
     let sockets = Sockets::open(&args.network)?;
+    if args.runtime.runtime.is_some() {
+        runtime::check(args, &sockets)?;
+    }
     let variables = variables(&args.env_file, &args.env)?;
     let plan = terminal::Plan::of(&args.streams)?;
     let network = network::network(&args.network)?;
     let marks = life::Marks::make(&args.life)?;
     let entrance = Entrance::begin(args.userns.as_ref())?;
-    let mut session = Session::open(global)?.durable(args.making.durable).entering(entrance);
+    let mut session = match &args.runtime.runtime {
+        None => Session::open(global)?.entering(entrance),
+        Some(runtime) => runtime::open_session(runtime, entrance, global)?,
+    };
+    session = session.durable(args.making.durable);
     if network.is_some() && args.network.network.is_none() {
         session.report.detail("-p: the program's network is pasta's");
     }
@@ -69,16 +79,61 @@ fn lies_in_docker(image: &Image) -> bool {
     matches!(image.content(), Content::Located(_)) && !image.layers().is_empty()
 }
 
-fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image, given: Given) -> Result<ExitCode> {
-    warn_of_foreign_platform(session, image);
-    let Given { variables, network, sockets, plan, marks } = given;
-    let mut command = command(args, image, variables, plan.as_ref())?;
-    marks.apply(&args.life, args.hostname.is_none() && args.uts == Sharing::Private, &mut command);
-    if let Some(network) = network {
-        command.network(network);
+fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image, mut given: Given) -> Result<ExitCode> {
+    let Ready { root, mut command, scratch } = prepare(args, typed, session, image, &mut given)?;
+    let Given { sockets, plan, marks, .. } = given;
+    let patience = args.life.stop_timeout.and_then(|patience| patience.0);
+    if let Some(runtime) = &args.runtime.runtime {
+        let bundle = root.bundle(command).map_err(|error| explain(args, image, error))?;
+        marks.bind_to_parent()?;
+        let place = Place::contained(args.pid == Sharing::Private);
+        let ended = runtime::run(runtime, bundle, session, Supervision { place, terminal: None, patience })?;
+        scratch.map_or(Ok(()), Scratch::remove)?;
+        return Ok(exit_code(&ended));
     }
     // Removed at the end.
     let _paths = sockets.give(&mut command);
+
+    let since = Instant::now();
+    // Before the program runs: whoever sees its first output may signal at once.
+    let signals = Signals::take()?;
+    marks.bind_to_parent()?;
+    let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
+    let pidfile = marks.program_runs(&mut child)?;
+    let terminal = plan.map(|plan| plan.connect(&mut child)).transpose()?.flatten();
+    session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
+
+    let since = Instant::now();
+    let place = if args.pid == Sharing::Private { Place::new(args.life.init) } else { Place::shared(&child) };
+    let ended = signals.supervise(&mut child, Supervision { place, terminal, patience })?;
+    drop(pidfile);
+    session.report.phase(Phase::End, since, || describe(&ended));
+    limits::explain_end(&args.limited, &child, &session.report);
+    if let Some(scratch) = scratch {
+        // Its mount is the program's, and gone with it.
+        drop(child);
+        scratch.remove()?;
+    }
+    Ok(exit_code(&ended))
+}
+
+/// A tree, and what is to run in it.
+struct Ready {
+    root: RootMount,
+    command: Command,
+    /// What is written lies here, for as long as the tree is mounted.
+    scratch: Option<Scratch>,
+}
+
+/// Takes the variables and the network that were given.
+fn prepare(args: &RunArgs, typed: &str, session: &mut Session, image: &Image, given: &mut Given) -> Result<Ready> {
+    warn_of_foreign_platform(session, image);
+    let Given { variables, network, plan, marks, .. } = given;
+    let mut command = command(args, image, std::mem::take(variables), plan.as_ref())?;
+    marks.apply(&args.life, args.hostname.is_none() && args.uts == Sharing::Private, &mut command);
+    if let Some(network) = network.take() {
+        command.network(network);
+    }
     let own = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     let stack = session.realize(image, typed, &args.choice, &args.making)?.stack;
     if let Some(maps) = session.kept_ids() {
@@ -96,29 +151,7 @@ fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image,
     }
     let root = Overlay::new(stack).upper(upper).mount()?;
     session.report.phase(Phase::Mount, since, || "the layers and what is written are one tree".to_owned());
-
-    let since = Instant::now();
-    // Before the program runs: whoever sees its first output may signal at once.
-    let signals = Signals::take()?;
-    marks.bind_to_parent()?;
-    let mut child = root.spawn(command).map_err(|error| explain(args, image, error))?;
-    let pidfile = marks.program_runs(&mut child)?;
-    let terminal = plan.map(|plan| plan.connect(&mut child)).transpose()?.flatten();
-    session.report.phase(Phase::Start, since, || format!("the program runs as process {}", child.id()));
-
-    let since = Instant::now();
-    let place = if args.pid == Sharing::Private { Place::new(args.life.init) } else { Place::shared(&child) };
-    let patience = args.life.stop_timeout.and_then(|patience| patience.0);
-    let ended = signals.supervise(&mut child, Supervision { place, terminal, patience })?;
-    drop(pidfile);
-    session.report.phase(Phase::End, since, || describe(&ended));
-    limits::explain_end(&args.limited, &child, &session.report);
-    if let Some(scratch) = scratch {
-        // Its mount is the program's, and gone with it.
-        drop(child);
-        scratch.remove()?;
-    }
-    Ok(exit_code(&ended))
+    Ok(Ready { root, command, scratch })
 }
 
 /// Variables that were asked for, in the order in which they take effect.

@@ -55,6 +55,42 @@ pub(crate) struct Signals {
     fd: SignalFd,
 }
 
+/// A program that runs, as far as signals are concerned.
+pub(crate) trait Program {
+    fn program_id(&self) -> u32;
+    fn stop_signal(&self) -> layermount::Signal;
+    fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool>;
+    fn signal(&self, signal: layermount::Signal) -> layermount::Result<()>;
+    fn kill(&mut self) -> layermount::Result<()>;
+    fn try_wait(&mut self) -> layermount::Result<Option<ExitStatus>>;
+}
+
+impl Program for Child {
+    fn program_id(&self) -> u32 {
+        Self::program_id(self)
+    }
+
+    fn stop_signal(&self) -> layermount::Signal {
+        Self::stop_signal(self)
+    }
+
+    fn handles(&self, signal: layermount::Signal) -> layermount::Result<bool> {
+        Self::handles(self, signal)
+    }
+
+    fn signal(&self, signal: layermount::Signal) -> layermount::Result<()> {
+        Self::signal(self, signal)
+    }
+
+    fn kill(&mut self) -> layermount::Result<()> {
+        Self::kill(self)
+    }
+
+    fn try_wait(&mut self) -> layermount::Result<Option<ExitStatus>> {
+        Self::try_wait(self)
+    }
+}
+
 /// How the program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -85,6 +121,11 @@ impl Place {
         Self { is_first: false, number: pid_of(child), has_init: false }
     }
 
+    /// In a container that a runtime makes, and in another process group than layermount, so that its number does not matter.
+    pub(crate) fn contained(is_first: bool) -> Self {
+        Self { is_first, ..Self::new(false) }
+    }
+
     /// In one that was there before: the last number that proc_pid_status(5) has of it.
     pub(crate) fn joined(child: &Child) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
@@ -94,7 +135,7 @@ impl Place {
     }
 }
 
-fn pid_of(child: &Child) -> Pid {
+fn pid_of(child: &impl Program) -> Pid {
     Pid::from_raw(child.program_id().cast_signed())
 }
 
@@ -123,7 +164,7 @@ impl Signals {
     }
 
     /// Passes signals on until the program has ended.
-    pub(crate) fn supervise(self, child: &mut Child, mut how: Supervision) -> Result<Ended> {
+    pub(crate) fn supervise(self, child: &mut impl Program, mut how: Supervision) -> Result<Ended> {
         let place = how.place;
         let mut carried_out = None;
         let mut deadline = None;
@@ -203,7 +244,7 @@ impl Signals {
     }
 
     /// Stops the program and this process; returns when both are continued.
-    fn stop(&self, child: &Child, how: &mut Supervision, signal: Signal, origin: Origin) -> Result<()> {
+    fn stop(&self, child: &impl Program, how: &mut Supervision, signal: Signal, origin: Origin) -> Result<()> {
         match (how.place.has_init, origin) {
             (false, _) => child.signal(native(Signal::SIGSTOP)?)?,
             // It has had it.
@@ -277,7 +318,7 @@ enum Origin {
 
 impl Origin {
     /// `program` is its number inside.
-    fn of(info: &siginfo, child: &Child, program: Pid) -> Self {
+    fn of(info: &siginfo, child: &impl Program, program: Pid) -> Self {
         let shares_group = || getpgid(Some(pid_of(child))).is_ok_and(|group| group == getpgrp());
         match info.ssi_code {
             SI_KERNEL if shares_group() => Self::Terminal,

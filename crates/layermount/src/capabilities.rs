@@ -121,6 +121,11 @@ impl Capabilities {
         Self(self.0 & !other.0)
     }
 
+    /// The name of one, with `CAP_`.
+    pub(crate) fn name_of(bit: u64) -> Option<String> {
+        NAMES.iter().find(|(_, capability)| capability.0 == bit).map(|(name, _)| format!("CAP_{name}"))
+    }
+
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }

@@ -67,6 +67,29 @@ impl Controller {
     }
 }
 
+/// A parent is a path from the root of the hierarchy.
+pub(crate) fn check_parent(path: &Path) -> Result<()> {
+    if plan::is_cgroup_path(path) { Ok(()) } else { Err(CgroupError::ParentPath { path: path.to_owned() }) }
+}
+
+/// Whether there is version 2 alone.
+pub(crate) fn is_unified() -> Result<bool> {
+    Ok(Hierarchies::current()?.is_unified())
+}
+
+/// Whether the kernel limits memory and swap together.
+pub(crate) fn counts_swap() -> Result<bool> {
+    let hierarchies = Hierarchies::current()?;
+    let Some(memory) = hierarchies.with(Controller::Memory) else { return Ok(false) };
+    Ok(match memory.version {
+        Version::V1 => memory.mount.join("memory.memsw.limit_in_bytes").exists(),
+        // The root has no limits, and says nothing of swap.
+        Version::V2 => memory.directory(&memory.own).is_none_or(|own| {
+            own == memory.mount || !own.join("memory.max").exists() || own.join("memory.swap.max").exists()
+        }),
+    })
+}
+
 /// One cgroup in each hierarchy that is needed.
 #[derive(Debug)]
 pub(crate) struct Group {

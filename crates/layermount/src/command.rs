@@ -13,6 +13,7 @@ mod magic_links;
 mod namespaces;
 mod prepare;
 mod process;
+pub(crate) mod runtime_spec;
 mod signal;
 mod sockets;
 mod spawn;

@@ -7,6 +7,7 @@ mod furnish;
 mod masks;
 mod mounts;
 mod names;
+pub(crate) mod runtime_spec;
 pub(crate) mod steps;
 
 pub use furnish::{Access, Devices, Furnish};

@@ -32,6 +32,7 @@
 //! What it uses of the kernel, since when, and what happens without it stands in the `README`.
 
 mod at_once;
+mod bundle;
 mod caller;
 mod capabilities;
 mod cgroup;
@@ -66,6 +67,7 @@ mod sys;
 mod unpack;
 mod userns;
 
+pub use bundle::Bundle;
 pub use capabilities::{Capabilities, ParseCapabilitiesError};
 pub use command::{
     Child, Command, ListenFds, Namespaces, ParseSignalError, Pty, Signal, StartPhase, Stdio, TerminalSize, Timings,

@@ -107,6 +107,43 @@ impl Network {
     }
 }
 
+/// As the OCI runtime specification has it: `config-linux.md`, "Namespaces".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Specified {
+    /// The runtime's.
+    Host,
+    New,
+    At(PathBuf),
+}
+
+impl Specified {
+    pub(crate) fn view(&self) -> NetworkView {
+        match self {
+            Self::Host => NetworkView::Host,
+            Self::New | Self::At(_) => NetworkView::Other,
+        }
+    }
+}
+
+impl Network {
+    /// `None` for pasta's, which no runtime starts.
+    pub(crate) fn runtime_spec(&self) -> Result<Option<Specified>> {
+        self.check()?;
+        Ok(Some(match &self.0 {
+            Kind::Host => Specified::Host,
+            Kind::None => Specified::New,
+            // A runtime takes no other paths.
+            Kind::At(path) => Specified::At(
+                std::path::absolute(path)
+                    .syscall("getcwd", || ".".to_owned())
+                    .map_err(|cause| NetworkError::Open { path: path.clone(), cause })?,
+            ),
+            Kind::OfProcess(pid) => Specified::At(PathBuf::from(format!("/proc/{pid}/ns/net"))),
+            Kind::Pasta(_) => return Ok(None),
+        }))
+    }
+}
+
 fn open_namespace(path: &Path) -> Result<OwnedFd, NetworkError> {
     // A fifo would have us wait for its other end.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -14,7 +14,7 @@ mod failure;
 mod run;
 mod target;
 
-pub(crate) use apart::{Refused, run_in_private_namespace, try_in_child};
+pub(crate) use apart::{Refused, run_in_child, run_in_private_namespace, try_in_child};
 pub(crate) use failure::{Failure, ScriptError};
 pub(crate) use run::{Files, set_attributes, write_all};
 pub(crate) use target::{exists, make_directories, open_in_root};
@@ -194,6 +194,11 @@ pub(crate) enum Step<'a> {
         root: At<'a>,
         path: CString,
         mount: At<'a>,
+    },
+    /// The mode of an open directory.
+    SetMode {
+        directory: At<'a>,
+        mode: u32,
     },
     /// Copies a directory inside `root`, if there is one, with all that is in it into the root directory of a mount.
     CopyTree {

@@ -7,6 +7,7 @@
 //! | `default.rs` | that table as rules for a set of capabilities |
 //! | `parity.rs` | the default compared with moby's, as a test |
 //! | `profile.rs` | docker's JSON format as rules |
+//! | `runtime_spec.rs` | rules in the form of the OCI runtime specification |
 //! | `condition.rs` | what rules ask of arguments |
 //! | `assemble.rs`, `program.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
 //!
@@ -23,6 +24,7 @@ mod default;
 mod parity;
 mod profile;
 mod program;
+mod runtime_spec;
 
 use std::sync::Arc;
 
@@ -101,14 +103,17 @@ impl Seccomp {
             Kind::Unconfined => Ok(None),
             Kind::Default if !Self::is_supported() => Ok(None),
             Kind::Default => {
-                let is_i386 = platform.is_some_and(|platform| platform.architecture() == "386");
-                let old_sockets = if is_i386 { OldSockets::Allowed } else { OldSockets::Refused };
+                let old_sockets = if is_i386(platform) { OldSockets::Allowed } else { OldSockets::Refused };
                 default::rules(capabilities, old_sockets).assemble().map(Some)
             }
             Kind::Profile(_) if !Self::is_supported() => Err(SeccompError::Architecture),
             Kind::Profile(profile) => profile.rules(capabilities).assemble().map(Some),
         }
     }
+}
+
+fn is_i386(platform: Option<&Platform>) -> bool {
+    platform.is_some_and(|platform| platform.architecture() == "386")
 }
 
 /// What the kernel does with a call: `SECCOMP_RET_*`.
@@ -151,6 +156,8 @@ pub(crate) enum SeccompError {
     Notify,
     #[error("the seccomp profile makes a filter of {instructions} instructions, and the kernel takes 4096")]
     TooLong { instructions: usize },
+    #[error("the seccomp profile depends on the order of its rules, which an OCI bundle cannot say")]
+    Ordered,
     #[error("there are no seccomp filters for this architecture")]
     Architecture,
 }
@@ -158,7 +165,7 @@ pub(crate) enum SeccompError {
 impl Fault for SeccompError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Notify | Self::Architecture => ErrorKind::Unsupported,
+            Self::Notify | Self::Ordered | Self::Architecture => ErrorKind::Unsupported,
             _ => ErrorKind::InvalidInput,
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use layermount::Signal;
 
 /// For `run` and `enter`.
@@ -34,11 +34,11 @@ pub(crate) struct Life {
     pub(crate) stop_timeout: Option<Patience>,
 
     /// Write the program's process ID into FILE, which must not exist and is removed at the end
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pidfile: Option<PathBuf>,
 
     /// Make up an ID for this run, and write it into FILE, which must not exist; its first 12 digits are the host name
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) cidfile: Option<PathBuf>,
 
     /// Kill the program when the process that has started layermount ends

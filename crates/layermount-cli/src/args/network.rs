@@ -9,6 +9,10 @@ use layermount::Publish;
 
 use super::listen::Listen;
 
+const LISTEN_HELP: &str = "Open a socket and pass it to the program as systemd does (LISTEN_FDS): \
+unix:PATH[,mode=0660][,user=U][,group=G], tcp:[ADDRESS]:PORT or udp:[ADDRESS]:PORT, where no ADDRESS is all of them; ,name=NAME \
+behind any of them is what LISTEN_FDNAMES says";
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct NetworkArgs {
     /// The network: host (the default), none, pasta[:OPTION,...], ns:PATH or container:PID
@@ -35,10 +39,8 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<HostEntry>,
 
-    /// Open a socket and pass it to the program as systemd does (LISTEN_FDS): unix:PATH, tcp:ADDRESS:PORT or udp:ADDRESS:PORT, where
-    /// no ADDRESS is all of them; behind any of them ,name=NAME, which LISTEN_FDNAMES says, and behind a unix socket ,mode=0660,
-    /// ,user=USER and ,group=GROUP
-    #[arg(long, value_name = "SOCKET")]
+    // Not a comment of documentation, where brackets are links.
+    #[arg(long, value_name = "SOCKET", help = LISTEN_HELP)]
     pub(crate) listen: Vec<Listen>,
 
     /// Pass N open descriptors on to the program, from 3 up (behind those of LISTEN_FDS)

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 
 use super::value::absolute_path;
 use crate::users::Users;
@@ -16,7 +16,7 @@ use super::mounts::Mounts;
 use super::network::NetworkArgs;
 use super::resources::Limited;
 use super::security::Security;
-use super::{Choice, EnvSetting, Making, Size, VERBOSE, Volume};
+use super::{Choice, ConfigFile, EnvSetting, Making, RuntimeChoice, Size, VERBOSE, Volume};
 
 const USAGE: &str = "layermount run [OPTIONS] IMAGE [--] [COMMAND [ARG]...]";
 
@@ -35,7 +35,7 @@ pub(crate) struct RunArgs {
     pub(crate) env: Vec<EnvSetting>,
 
     /// Read variables from a file, one KEY[=VALUE] a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) env_file: Vec<PathBuf>,
 
     /// Start in this directory of the image
@@ -67,6 +67,7 @@ pub(crate) struct RunArgs {
 
     /// Keep changes in DIR (made if it is missing) instead of losing them at the end
     #[arg(long, alias = "rwpath", value_name = "DIR", conflicts_with_all = ["upper_size", "read_only"])]
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) upper: Option<PathBuf>,
 
     /// How much may be changed, such as 512m [default: half of the memory]
@@ -118,6 +119,12 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeChoice,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+
     /// Accepted for docker's sake: nothing is left behind anyway
     #[arg(long, hide = true)]
     rm: bool,
@@ -128,8 +135,8 @@ pub(crate) struct RunArgs {
     pub(crate) verbose: bool,
 
     /// A directory with a whole tree instead of IMAGE (rootfs:DIR), as systemd-nspawn's --directory and --template
-    #[arg(short = 'D', long, alias = "template", value_name = "DIR")]
-    directory: Option<PathBuf>,
+    #[arg(short = 'D', long, alias = "template", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) directory: Option<PathBuf>,
 
     /// As systemd-nspawn's: changes are lost at the end, as they are anyway
     #[arg(long, hide = true, conflicts_with = "upper")]
@@ -141,8 +148,8 @@ pub(crate) struct RunArgs {
 
     /// The image, then the program and its arguments
     // One list, so that everything behind the image is the program's, whatever it looks like.
-    #[arg(required_unless_present = "directory", trailing_var_arg = true, value_name = "IMAGE")]
-    words: Vec<OsString>,
+    #[arg(required_unless_present_any = ["directory", "config"], trailing_var_arg = true, value_name = "IMAGE")]
+    pub(super) words: Vec<OsString>,
 }
 
 impl RunArgs {
@@ -154,6 +161,16 @@ impl RunArgs {
             return image.into();
         }
         self.words.first().map_or(OsStr::new(""), OsString::as_os_str).into()
+    }
+
+    /// There is a tree in place of an image.
+    pub(crate) fn has_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Image and command, as they were typed.
+    pub(crate) fn positionals(&self) -> &[OsString] {
+        &self.words
     }
 
     /// What was typed behind the image.

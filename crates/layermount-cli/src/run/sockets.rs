@@ -59,6 +59,10 @@ impl Sockets {
         Ok(sockets)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.listening.is_empty() && self.preserved.is_empty()
+    }
+
     /// Gives them to the program. What remains are the files of sockets, which go with it.
     pub(super) fn give(self, command: &mut Command) -> Vec<SocketPath> {
         let first = FIRST.saturating_add(RawFd::try_from(self.listening.len()).unwrap_or(RawFd::MAX));

@@ -59,7 +59,7 @@ pub(super) fn plan<'a>(
     }
 }
 
-fn is_cgroup_path(path: &Path) -> bool {
+pub(super) fn is_cgroup_path(path: &Path) -> bool {
     let mut parts = path.components();
     let no_zero = !path.as_os_str().as_bytes().contains(&0);
     no_zero && parts.next() == Some(Component::RootDir) && parts.all(|part| matches!(part, Component::Normal(_)))

@@ -180,10 +180,26 @@ enum Missing {
     Added(usize),
 }
 
+impl Stopped {
+    /// As the parent is told: with the name of the group that is missing.
+    pub(super) fn failure(&self, user: &UserSpec, added: &[Id]) -> Failure {
+        let mut failure = self.stage.failure(self.errno);
+        let group = match self.group {
+            Some(Missing::Users) => user.group.as_ref(),
+            Some(Missing::Added(index)) => added.get(index),
+            None => None,
+        };
+        if let Some(Id::Name(name)) = group {
+            failure.append(name);
+        }
+        failure
+    }
+}
+
 /// Who the program runs as.
-struct Identity {
-    uid: Uid,
-    gid: Gid,
+pub(super) struct Identity {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
 }
 
 impl Launch {
@@ -199,16 +215,7 @@ impl Launch {
             }
             Err(stopped) => stopped,
         };
-        let mut failure = stage.failure(errno);
-        let group = match group {
-            Some(Missing::Users) => self.user.group.as_ref(),
-            Some(Missing::Added(index)) => self.added_groups.get(index),
-            None => None,
-        };
-        if let Some(Id::Name(name)) = group {
-            failure.append(name);
-        }
-        failure
+        Stopped { stage, errno, group }.failure(&self.user, &self.added_groups)
     }
 
     /// Forgets what a child has opened, whose memory this was but whose table of descriptors was another.
@@ -326,61 +333,18 @@ impl Launch {
         }
     }
 
-    /// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
-    /// are the user's own only when no group was asked for, and the
-    /// one that counts is always among them.
     fn identify(&mut self) -> Result<Identity, Stopped> {
-        let length = read_database(c"etc/passwd", &mut self.database).unwrap_or(0);
-        let user = find_user(self.database.get(..length).unwrap_or_default(), &self.user.user);
-        let (uid, mut gid) = match (&self.user.user, &user) {
-            (_, Some(user)) => (user.uid, user.gid),
-            (Id::Number(uid), None) => (*uid, 0),
-            (Id::Name(_), None) => return Err(Stage::UserNotFound.failed(Errno::NOENT)),
-        };
-        if self.wants_home {
-            let home = user.map(|user| user.home).filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
-            if home.contains(&0) || !self.environment.append([b"HOME=", home]) {
-                return Err(Stage::Home.failed(Errno::NAMETOOLONG));
-            }
-        }
-        // The name has to survive the other file's taking its place.
-        let mut name = [0_u8; 256];
-        let name = match user.and_then(|user| Some((name.get_mut(..user.name.len())?, user.name))) {
-            Some((room, name)) => {
-                room.copy_from_slice(name);
-                &*room
-            }
-            None => &[],
-        };
-        self.groups.clear();
-        let needs_names = !matches!(self.user.group, Some(Id::Number(_)))
-            || self.added_groups.iter().any(|group| matches!(group, Id::Name(_)));
-        let length = if needs_names { read_database(c"etc/group", &mut self.database).unwrap_or(0) } else { 0 };
-        let database = self.database.get(..length).unwrap_or_default();
-        if let Some(group) = &self.user.group {
-            gid = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Users))?;
-        }
-        let too_many = Stage::TooManyGroups.failed(Errno::NOSPC);
-        // Or a program could leave it by executing a set-group-ID one, as far as it is there to forbid something (CVE-2022-36109).
-        self.groups.push(Gid::from_raw(gid));
-        if self.user.group.is_none() && !add_groups_of(database, name, &mut self.groups) {
-            return Err(too_many);
-        }
-        for (index, group) in self.added_groups.iter().enumerate() {
-            let number = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Added(index)))?;
-            let number = Gid::from_raw(number);
-            if self.groups.contains(&number) {
-                continue;
-            }
-            if self.groups.len() == self.groups.capacity() {
-                return Err(too_many);
-            }
-            self.groups.push(number);
-        }
+        let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = root.as_ref().map(AsFd::as_fd).map_err(|errno| *errno);
+        let (wants_home, environment) = (self.wants_home, &mut self.environment);
+        let mut take_home = |home: &[u8]| !wants_home || !home.contains(&0) && environment.append([b"HOME=", home]);
+        let found =
+            identify(root, &self.user, &self.added_groups, &mut self.database, &mut self.groups, &mut take_home)?;
         let room = self.groups.capacity() - self.groups.len();
         // The first is that of the program that is joined, which is among them.
-        self.groups.extend(self.more_groups.iter().filter(|group| group.as_raw() != gid).take(room).copied());
-        Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+        let more = self.more_groups.iter().copied().filter(|group| *group != found.gid);
+        self.groups.extend(more.take(room));
+        Ok(found)
     }
 
     /// Made when missing, as Docker does. Resolved in the root without magic links, so it cannot lie outside.
@@ -406,6 +370,67 @@ impl Launch {
     }
 }
 
+/// As Docker does: a user that is only a number needs no line in passwd, and then has group 0 and home `/`; other groups
+/// are the user's own only when no group was asked for, and the one that counts is always among them.
+///
+/// `take_home` is told the home directory, and says whether it can be used. `groups` has a capacity of `MAX_GROUPS`.
+pub(super) fn identify(
+    root: Result<BorrowedFd<'_>>,
+    spec: &UserSpec,
+    added: &[Id],
+    database: &mut [u8],
+    groups: &mut Vec<Gid>,
+    take_home: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<Identity, Stopped> {
+    let read = |path, database: &mut [u8]| root.and_then(|root| read_database(root, path, database)).unwrap_or(0);
+    let length = read(c"etc/passwd", database);
+    let user = find_user(database.get(..length).unwrap_or_default(), &spec.user);
+    let (uid, mut gid) = match (&spec.user, &user) {
+        (_, Some(user)) => (user.uid, user.gid),
+        (Id::Number(uid), None) => (*uid, 0),
+        (Id::Name(_), None) => return Err(Stage::UserNotFound.failed(Errno::NOENT)),
+    };
+    let home = user.map(|user| user.home).filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
+    if !take_home(home) {
+        return Err(Stage::Home.failed(Errno::NAMETOOLONG));
+    }
+    // The name has to survive the other file's taking its place.
+    let mut name = [0_u8; 256];
+    let name = match user.and_then(|user| Some((name.get_mut(..user.name.len())?, user.name))) {
+        Some((room, name)) => {
+            room.copy_from_slice(name);
+            &*room
+        }
+        None => &[],
+    };
+    groups.clear();
+    let needs_names =
+        !matches!(spec.group, Some(Id::Number(_))) || added.iter().any(|group| matches!(group, Id::Name(_)));
+    let length = if needs_names { read(c"etc/group", database) } else { 0 };
+    let database = database.get(..length).unwrap_or_default();
+    if let Some(group) = &spec.group {
+        gid = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Users))?;
+    }
+    let too_many = Stage::TooManyGroups.failed(Errno::NOSPC);
+    // Or a program could leave it by executing a set-group-ID one, as far as it is there to forbid something (CVE-2022-36109).
+    groups.push(Gid::from_raw(gid));
+    if spec.group.is_none() && !add_groups_of(database, name, groups) {
+        return Err(too_many);
+    }
+    for (index, group) in added.iter().enumerate() {
+        let number = number_of(database, group).ok_or(Stage::GroupNotFound.without(Missing::Added(index)))?;
+        let number = Gid::from_raw(number);
+        if groups.contains(&number) {
+            continue;
+        }
+        if groups.len() == groups.capacity() {
+            return Err(too_many);
+        }
+        groups.push(number);
+    }
+    Ok(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+}
+
 /// A number is one, whether or not the image has a group of that number.
 fn number_of(database: &[u8], group: &Id) -> Option<u32> {
     match group {
@@ -415,10 +440,9 @@ fn number_of(database: &[u8], group: &Id) -> Option<u32> {
 }
 
 /// Reads a file of the image that may be anything: a fifo, a device, a link, endless.
-fn read_database(path: &CStr, buffer: &mut [u8]) -> Result<usize> {
-    let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn read_database(root: BorrowedFd<'_>, path: &CStr, buffer: &mut [u8]) -> Result<usize> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open_in_root(root.as_fd(), path, flags)?;
+    let file = open_in_root(root, path, flags)?;
     let stat = fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);

@@ -22,7 +22,7 @@ use crate::script::Failure;
 use crate::sys::exec::Strings;
 
 /// What Docker gives to images that set none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// `LISTEN_PID=` and a number.
 const LISTEN_PID_ROOM: usize = 32;
@@ -153,7 +153,7 @@ impl Command {
         self.added_groups.iter().map(parsed).collect()
     }
 
-    fn variable(&self, name: &str) -> Option<&OsStr> {
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
@@ -231,7 +231,7 @@ impl Command {
 
 /// A name without a slash is looked for in the directories of `path`; only absolute ones, because the working directory is
 /// the image's to choose.
-fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandError> {
+pub(super) fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandError> {
     if program.as_bytes().contains(&b'/') {
         return Ok(vec![c_string("program", program)?]);
     }
@@ -244,7 +244,7 @@ fn candidates(program: &OsStr, path: &OsStr) -> Result<Vec<CString>, CommandErro
         .collect()
 }
 
-fn c_string(what: &'static str, text: &OsStr) -> Result<CString, CommandError> {
+pub(super) fn c_string(what: &'static str, text: &OsStr) -> Result<CString, CommandError> {
     CString::new(text.as_bytes())
         .map_err(|_| CommandError::ZeroByte { what, text: text.to_string_lossy().into_owned() })
 }

@@ -108,6 +108,14 @@ impl StopSignal {
         }
     }
 
+    /// When somebody has said what it is.
+    pub(super) fn annotation(&self) -> Option<Signal> {
+        match self {
+            Self::Known(signal) => Some(*signal),
+            Self::Term | Self::Unknown(_) => None,
+        }
+    }
+
     pub(super) fn signal(&self) -> Result<Signal, CommandError> {
         match self {
             Self::Term => Ok(Signal::TERM),

@@ -234,13 +234,13 @@ impl Command {
     }
 
     /// The name of the machine as the program will see it.
-    fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
+    pub(super) fn hostname_for(&self, namespaces: Namespaces) -> Result<String, CommandError> {
         let private = namespaces.contains(Namespaces::UTS);
         match &self.entering.hostname {
             Some(_) if !private => Err(CommandError::SharedHostname),
             Some(name) if is_hostname(name) => Ok(name.clone()),
             Some(name) => Err(CommandError::Hostname { text: name.clone() }),
-            None if private => random_hostname(),
+            None if private => random_hex("make up a hostname"),
             None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
         }
     }
@@ -256,12 +256,12 @@ fn is_hostname(name: &str) -> bool {
     name.len() <= 64 && name.split('.').all(label)
 }
 
-fn random_hostname() -> Result<String, CommandError> {
+pub(super) fn random_hex(doing: &'static str) -> Result<String, CommandError> {
     let mut bytes = [0_u8; 6];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .syscall("read", || "/dev/urandom".to_owned())
-        .map_err(|cause| CommandError::System { doing: "make up a hostname", cause })?;
+        .map_err(|cause| CommandError::System { doing, cause })?;
     Ok(hex::encode(bytes))
 }
 
@@ -277,7 +277,7 @@ mod tests {
         for bad in ["", "a b", "a\n1.2.3.4 evil", "-a", "a..b", ".", "ä", &"a".repeat(65)] {
             assert!(!is_hostname(bad), "{bad:?}");
         }
-        let name = random_hostname().unwrap();
+        let name = random_hex("make up a hostname").unwrap();
         assert!(name.len() == 12 && is_hostname(&name));
     }
 

@@ -35,7 +35,7 @@ const LINKS: [(&CStr, &CStr); 5] = [
 ];
 
 /// Of `/dev/shm` when nobody says otherwise: as Docker, 64 MiB.
-const SHM_SIZE: u64 = 64 << 20;
+pub(super) const SHM_SIZE: u64 = 64 << 20;
 
 /// Mounts that wait for their places.
 #[derive(Debug)]
@@ -165,7 +165,12 @@ pub(super) fn push_given_devices(
 }
 
 /// Whether the place in `/dev` has that very device. It must not have anything else.
-fn is_there_already(host: &Path, device: &Device, inside: &Path, made: &[(PathBuf, u64)]) -> Result<bool, EnterError> {
+pub(super) fn is_there_already(
+    host: &Path,
+    device: &Device,
+    inside: &Path,
+    made: &[(PathBuf, u64)],
+) -> Result<bool, EnterError> {
     let path = c_path(inside)?;
     let standard = DEVICES.iter().find(|(name, ..)| **name == *path);
     let standard = standard.map(|(_, _, major, minor)| rustix::fs::makedev(*major, *minor));

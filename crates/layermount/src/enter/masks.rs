@@ -8,7 +8,7 @@
 //! its place, before the host's tree is left; a path that does not exist costs one failing `openat`.
 
 use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::furnish::Furnish;
 use crate::script::{Script, Slot, Step};
@@ -60,6 +60,28 @@ pub(super) fn push_masks(
             script.push(Step::Protect { at: proc.into(), path: path.to_owned() });
         }
     }
+}
+
+/// What is covered, by path inside, whether it exists or not.
+pub(super) fn covered(furnish: &Furnish) -> Vec<PathBuf> {
+    let proc = COVERED_IN_PROC.iter().map(|path| ("/proc", (*path).to_owned())).filter(|_| furnish.proc);
+    let throttles = thermal_throttles();
+    let sys = COVERED_IN_SYS.iter().map(|path| (*path).to_owned()).chain(throttles);
+    let sys = sys.map(|path| ("/sys", path)).filter(|_| furnish.sys.is_some());
+    proc.chain(sys)
+        .filter(|(root, path)| furnish.is_masked(root, path))
+        .map(|(root, path)| below(root, &path))
+        .collect()
+}
+
+/// What is read-only, likewise.
+pub(super) fn read_only(furnish: &Furnish) -> Vec<PathBuf> {
+    let paths = READ_ONLY_IN_PROC.iter().filter(|path| furnish.proc && furnish.is_masked("/proc", path));
+    paths.map(|path| below("/proc", path)).collect()
+}
+
+fn below(root: &str, path: &CStr) -> PathBuf {
+    Path::new(root).join(path.to_string_lossy().as_ref())
 }
 
 /// Intel's processors have them where they are not virtual: all or none.

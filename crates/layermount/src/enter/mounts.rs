@@ -254,7 +254,7 @@ pub(crate) struct Mount {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mounted {
+pub(in crate::enter) enum Mounted {
     Bind { host: PathBuf, options: BindOptions },
     Tmpfs(Tmpfs),
     Volume,

@@ -159,8 +159,8 @@ fn push_files(
     Ok(())
 }
 
-/// Whether it is given, its name, its place, its contents.
-type EtcFile = (bool, &'static CStr, &'static CStr, Vec<u8>);
+/// Whether it is given, name, place, contents.
+pub(super) type EtcFile = (bool, &'static CStr, &'static CStr, Vec<u8>);
 
 /// What `/etc` is given.
 pub(super) fn files(furnish: &Furnish, around: &Surroundings<'_>) -> Result<[EtcFile; 3], EnterError> {

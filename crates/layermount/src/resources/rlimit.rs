@@ -98,6 +98,12 @@ impl Rlimit {
         self.kind
     }
 
+    /// Soft and hard, as the kernel has them.
+    pub(crate) fn raw(&self) -> (u64, u64) {
+        // `RLIM64_INFINITY`.
+        (self.soft.unwrap_or(u64::MAX), self.hard.unwrap_or(u64::MAX))
+    }
+
     /// Async-signal-safe.
     pub(crate) fn apply(&self) -> SystemResult<()> {
         process::setrlimit(self.kind.resource(), process::Rlimit { current: self.soft, maximum: self.hard })

@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::{Failure, Script, ScriptError, Slot};
@@ -42,6 +43,33 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
         return Ok(fork::adopt(RawFd::from_ne_bytes(mount)));
     }
     Err(match Failure::decode(report) {
+        Some(failure) => script.explain(&failure).into(),
+        None => ScriptError::silent().into(),
+    })
+}
+
+/// Runs a script in a child that shares everything but descriptors and the mask of modes, which is `umask`.
+pub(crate) fn run_in_child(script: &Script<'_>, umask: Mode) -> Result<()> {
+    let (reader, writer) = ipc::pipe()?;
+    let mut files = script.files();
+    let status = fork::run(0, &mut || {
+        rustix::process::umask(umask);
+        match script.run(&mut files) {
+            Ok(()) => 0,
+            Err(failure) => {
+                let _ = super::write_all(writer.as_fd(), &failure.encode());
+                1
+            }
+        }
+    })
+    .syscall("clone3", String::new)?;
+    drop(writer);
+    if status == Some(0) {
+        return Ok(());
+    }
+    let mut report = [0_u8; Failure::ENCODED];
+    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
+    Err(match Failure::decode(report.get(..length).unwrap_or_default()) {
         Some(failure) => script.explain(&failure).into(),
         None => ScriptError::silent().into(),
     })

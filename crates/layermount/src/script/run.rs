@@ -181,6 +181,9 @@ impl Step<'_> {
                 };
                 fs::chmodat(files.at(*mount)?, c".", Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())
             }
+            Step::SetMode { directory, mode } => {
+                fs::chmodat(files.at(*directory)?, c".", Mode::from_raw_mode(*mode), AtFlags::empty())
+            }
             Step::CopyTree { root, path, into } => match open_in_mount(files.at(*root)?, path) {
                 // Made when it is mounted on, or refused there; and what the image has below other mounts nobody sees.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => Ok(()),

@@ -30,6 +30,15 @@ impl Abi {
         }
     }
 
+    /// As the OCI runtime specification names it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "SCMP_ARCH_X86_64",
+            Self::I386 => "SCMP_ARCH_X86",
+            Self::Aarch64 => "SCMP_ARCH_AARCH64",
+        }
+    }
+
     /// From which number on calls are another ABI's, which would slip past rules for the plain ones.
     pub(super) const fn foreign_from(self) -> Option<u32> {
         match self {

@@ -66,6 +66,8 @@ const MAKE_SOCKET: &[u32] = &[1];
 pub(super) enum OldSockets {
     Allowed,
     Refused,
+    /// With everything else that `socketcall` does.
+    RefusedWithAll,
 }
 
 /// The table of calls as rules.
@@ -101,6 +103,7 @@ impl Access {
             Self::Personality => Treatment::Depends(vec![rule(Action::ALLOW, [first(one_of(PERSONALITIES))])]),
             Self::Socket => Treatment::Depends(all_but(Action::REFUSE, REFUSED_FAMILIES)),
             Self::SocketCall if old_sockets == OldSockets::Allowed => if_allowed(true),
+            Self::SocketCall if old_sockets == OldSockets::RefusedWithAll => Treatment::Always(Action::UNKNOWN),
             Self::SocketCall => Treatment::Depends(all_but(Action::UNKNOWN, MAKE_SOCKET)),
         }
     }
