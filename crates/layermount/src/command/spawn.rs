@@ -138,7 +138,15 @@ impl RootMount {
             })?;
         let mapped = inner.map_or(Ok(()), |inner| inner.map(process.pid));
         let mut child = Child::new(process, group);
-        let outcome = channel.listen()?;
+        let outcome = match channel.listen() {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // It may run already, and nobody would have it.
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+        };
         if let Err(error) = mapped {
             // It has nobody to be, and ends.
             child.wait()?;
