@@ -50,29 +50,19 @@ pub(crate) fn run_in_private_namespace(script: &Script<'_>, result: Slot) -> Res
 
 /// Runs a script in a child that shares everything but descriptors and the mask of modes, which is `umask`.
 pub(crate) fn run_in_child(script: &Script<'_>, umask: Mode) -> Result<()> {
-    let (reader, writer) = ipc::pipe()?;
-    let mut files = script.files();
-    let status = fork::run(0, &mut || {
-        rustix::process::umask(umask);
-        match script.run(&mut files) {
-            Ok(()) => 0,
-            Err(failure) => {
-                let _ = super::write_all(writer.as_fd(), &failure.encode());
-                1
-            }
-        }
-    })
-    .syscall("clone3", String::new)?;
-    drop(writer);
-    if status == Some(0) {
-        return Ok(());
+    match in_child(script, 0, || _ = rustix::process::umask(umask)).syscall("clone3", String::new)?? {
+        Ended::Done => Ok(()),
+        Ended::Failed(failure) => Err(script.explain(&failure).into()),
+        Ended::Silent => Err(ScriptError::silent().into()),
     }
-    let mut report = [0_u8; Failure::ENCODED];
-    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
-    Err(match Failure::decode(report.get(..length).unwrap_or_default()) {
-        Some(failure) => script.explain(&failure).into(),
-        None => ScriptError::silent().into(),
-    })
+}
+
+/// How a child has ended that was to run a script.
+enum Ended {
+    Done,
+    Failed(Box<Failure>),
+    /// Without a word.
+    Silent,
 }
 
 /// What a child could not do.
@@ -93,30 +83,48 @@ impl From<SyscallError> for Refused {
 
 /// Runs a script in a child with namespaces of its own (`CLONE_NEW*`), of which nothing stays.
 pub(crate) fn try_in_child(script: &Script<'_>, flags: libc::c_int) -> Result<(), Refused> {
-    let (reader, writer) = ipc::pipe()?;
-    let mut files = script.files();
-    let status = fork::run(flags, &mut || match script.run(&mut files) {
-        Ok(()) => 0,
-        Err(failure) => {
-            // Whoever reads no report knows at least that there was none.
-            let _ = super::write_all(writer.as_fd(), &failure.encode());
-            1
+    match in_child(script, flags, || ()).syscall("clone3", || describe(flags).to_owned())?? {
+        Ended::Done => Ok(()),
+        Ended::Failed(failure) => {
+            let stage = script.stage(&failure);
+            Err(Refused { stage, errno: failure.errno, error: script.explain(&failure).into() })
         }
-    })
-    .syscall("clone3", || describe(flags).to_owned())?;
+        Ended::Silent => Err(Refused { stage: Stage::Use, errno: Errno::PIPE, error: ScriptError::silent().into() }),
+    }
+}
+
+/// Runs a script in a child, which does something `first`: the outer error is that there is no child. `first` is async-signal-safe.
+fn in_child(
+    script: &Script<'_>,
+    flags: libc::c_int,
+    mut first: impl FnMut(),
+) -> Result<Result<Ended, SyscallError>, Errno> {
+    let (reader, writer) = match ipc::pipe() {
+        Ok(ends) => ends,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut files = script.files();
+    let status = fork::run(flags, &mut || {
+        first();
+        match script.run(&mut files) {
+            Ok(()) => 0,
+            Err(failure) => {
+                // Whoever reads no report knows at least that there was none.
+                let _ = super::write_all(writer.as_fd(), &failure.encode());
+                1
+            }
+        }
+    })?;
     drop(writer);
     if status == Some(0) {
-        return Ok(());
+        return Ok(Ok(Ended::Done));
     }
     let mut report = [0_u8; Failure::ENCODED];
-    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned())?;
-    Err(match Failure::decode(report.get(..length).unwrap_or_default()) {
-        Some(failure) => {
-            let stage = script.stage(&failure);
-            Refused { stage, errno: failure.errno, error: script.explain(&failure).into() }
-        }
-        None => Refused { stage: Stage::Use, errno: Errno::PIPE, error: ScriptError::silent().into() },
-    })
+    let length = rustix::io::read(&reader, &mut report[..]).syscall("read", || "pipe".to_owned());
+    Ok(length.map(|length| {
+        let failure = Failure::decode(report.get(..length).unwrap_or_default());
+        failure.map_or(Ended::Silent, |failure| Ended::Failed(Box::new(failure)))
+    }))
 }
 
 fn describe(flags: libc::c_int) -> &'static str {
