@@ -18,6 +18,7 @@ mod parse;
 mod places;
 mod progress;
 mod pull;
+mod random;
 mod report;
 mod run;
 mod session;

@@ -14,4 +14,5 @@ pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod network;
+pub(crate) mod random;
 pub(crate) mod signal;

@@ -1,7 +1,7 @@
 //! `--pidfile`, `--cidfile`, `--die-with-parent`, and the flags about signals.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::Life;
 use crate::failure::{Failure, Result};
+use crate::random;
 
 const PID_FOUND: &str = "process ID file found, make sure the other program isn't running or delete";
 /// In docker's words.
@@ -166,11 +167,7 @@ impl Drop for Mark {
 
 /// 64 hexadecimal digits, as Docker's.
 fn random_id() -> Result<String> {
-    let mut bytes = [0_u8; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Failure::io("cannot read /dev/urandom", error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    random::hex::<32>().map_err(|error| Failure::io("cannot read /dev/urandom", error))
 }
 
 /// Who has started layermount.

@@ -13,8 +13,7 @@
 //! container left that runs to its own end, and on control groups of version 1 empty directories called like it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -30,6 +29,7 @@ use nix::unistd::Pid;
 use crate::args::{Global, NetworkMode, RunArgs};
 use crate::failure::{Failure, Result};
 use crate::mount::leave_mount_namespace;
+use crate::random;
 use crate::report::Phase;
 use crate::session::{Session, store_path};
 use crate::signals::{Ended, Program, Signals, Supervision};
@@ -98,7 +98,7 @@ pub(super) fn run(runtime: &Path, bundle: Bundle, session: &Session, how: Superv
     let stop_signal = bundle.stop_signal();
     bundle.write(&directory)?;
 
-    let id = format!("layermount-{}", random()?);
+    let id = format!("layermount-{}", container_name()?);
     let shown = runtime.display().to_string();
     let failed = |error| Failure::io(format!("cannot run {shown}"), error);
     let call = |words: &[&str]| {
@@ -141,12 +141,8 @@ fn find(runtime: &Path) -> Result<PathBuf> {
     })
 }
 
-fn random() -> Result<String> {
-    let mut bytes = [0_u8; 6];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Failure::io("cannot make up a name for the container", error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+fn container_name() -> Result<String> {
+    random::hex::<6>().map_err(|error| Failure::io("cannot make up a name for the container", error))
 }
 
 /// Outlives layermount for as long as it takes to clean up.

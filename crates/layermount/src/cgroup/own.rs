@@ -3,8 +3,6 @@
 //! An owner holds a `flock` on the cgroup's directory for as long as it may need it. The kernel drops that with the process, so that
 //! of a cgroup that can be locked, the owner is gone; and the kernel itself refuses to remove one in which there are processes.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +10,8 @@ use std::time::Duration;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, mkdir, open, statat};
 use rustix::io::Errno;
 
-use crate::error::{SyscallContext as _, SyscallError};
+use crate::error::SyscallError;
+use crate::sys::random;
 
 const PREFIX: &str = "layermount-";
 
@@ -21,10 +20,7 @@ const DEPTH: usize = 16;
 
 /// `layermount-PID-XXXXXXXX`. The number is for people who look: what counts is the lock.
 pub(super) fn new_name() -> Result<String, SyscallError> {
-    let mut random = [0_u8; 4];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
-    read.syscall("read", || "/dev/urandom".to_owned())?;
-    Ok(format!("{PREFIX}{}-{}", std::process::id(), hex::encode(random)))
+    Ok(format!("{PREFIX}{}-{}", std::process::id(), random::hex::<4>()?))
 }
 
 fn is_ours(name: &str) -> bool {

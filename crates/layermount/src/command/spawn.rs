@@ -11,7 +11,6 @@
 //! ```
 
 use std::borrow::BorrowMut;
-use std::io::Read as _;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -36,6 +35,7 @@ use crate::network::Joined;
 use crate::overlay::RootMount;
 use crate::script::{Failure, Script, Step};
 use crate::sys::fork::{self, Memory};
+use crate::sys::random;
 
 impl RootMount {
     /// Starts a program inside the image, in namespaces of its own. May be called in a process with threads.
@@ -265,12 +265,7 @@ fn is_hostname(name: &str) -> bool {
 }
 
 pub(super) fn random_hex(doing: &'static str) -> Result<String, CommandError> {
-    let mut bytes = [0_u8; 6];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .syscall("read", || "/dev/urandom".to_owned())
-        .map_err(|cause| CommandError::System { doing, cause })?;
-    Ok(hex::encode(bytes))
+    random::hex::<6>().map_err(|cause| CommandError::System { doing, cause })
 }
 
 #[cfg(test)]
