@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{World, program};
+use world::{World, program, wait_until};
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Output {
     world.layermount().arg("run").args(flags).args([image, script]).stdin(Stdio::null()).output().unwrap()
@@ -30,15 +30,6 @@ fn fails(world: &World, flags: &[&str], image: &str, says: &str) {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(125), &b""[..]), "{stderr}");
     assert!(stderr.contains(says), "{says:?} is not in:\n{stderr}");
-}
-
-#[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A script that has said that it is ready.

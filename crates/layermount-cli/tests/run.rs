@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{Backing, World, for_both_backings, host_mounts, root};
+use world::{Backing, World, for_both_backings, host_mounts, root, wait_until};
 
 for_both_backings! {
     the_image_says_what_runs_and_flags_change_it,
@@ -182,15 +182,6 @@ fn standard_input_is_the_programs(backing: Backing) {
         .unwrap();
     child.stdin.take().unwrap().write_all(b"through").unwrap();
     assert_eq!(child.wait_with_output().unwrap().stdout, b"through");
-}
-
-#[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// For `env`: signals that are ignored where the tests run in the background stay ignored in layermount, as for `nohup`.

@@ -7,26 +7,17 @@ mod world;
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::World;
+use world::{World, wait_until};
 
 fn run(world: &World, flags: &[&str], image: &str, script: &str) -> Command {
     let mut command = world.layermount();
     command.arg("run").args(flags).args([image, script]);
     command
-}
-
-#[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -195,6 +195,16 @@ impl World {
     }
 }
 
+/// For what another process is about to do.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// Moves the calling test (its thread) into a mount namespace of its own.
 pub(crate) fn private_mounts() {
     use nix::mount::{MsFlags, mount};
