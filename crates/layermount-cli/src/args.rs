@@ -342,6 +342,25 @@ pub(crate) enum StoreCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Keep an image in EROFS files mounted, so that it starts faster and its programs share their pages (root)
+    Mount {
+        #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
+        making: Making,
+        /// The image; it is pulled where it is not in the store
+        image: String,
+    },
+    /// End what `store mount` began; programs that run in the image go on
+    #[command(visible_alias = "unmount")]
+    Umount {
+        /// All images
+        #[arg(short, long, conflicts_with = "image")]
+        all: bool,
+        /// The image
+        #[arg(required_unless_present = "all")]
+        image: Option<String>,
+    },
     /// Remove layers that no pulled image needs and no process uses
     Prune {
         /// Forget all images first

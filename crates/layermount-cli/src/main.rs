@@ -12,6 +12,7 @@ mod enter;
 mod failure;
 mod images;
 mod inspect;
+mod kept;
 mod layers;
 mod mount;
 mod parse;

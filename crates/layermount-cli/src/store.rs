@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{Global, StoreCommand};
 use crate::failure::{Failure, Result};
 use crate::images::familiar;
+use crate::kept::{keep_mounted, unmount};
 use crate::report::Report;
 use crate::session::Session;
 use crate::table::Table;
@@ -20,18 +21,27 @@ use crate::text::{bytes, counted, pretty, printable};
 use crate::users::Entrance;
 
 pub(crate) fn store(command: StoreCommand, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let Session { store, report, .. } = Session::open(global)?;
-    if !matches!(command, StoreCommand::Prune { .. }) {
-        // Files that other users of a map own are closed to this one outside of it.
-        Entrance::if_possible()?.enter()?;
-    }
+    let session = Session::open(global)?;
     match command {
-        StoreCommand::Ls { json } => list(&store, json, out),
-        StoreCommand::Df { json } => usage(&store, json, out),
-        StoreCommand::Verify => verify(&store, report, out),
-        StoreCommand::ExportLayer { diff_id, output } => export_layer(&store, &diff_id, output, out),
-        StoreCommand::Prune { all } => prune(&store, all, report, out),
+        StoreCommand::Ls { json } => list(&among_its_users(session)?.store, json, out),
+        StoreCommand::Df { json } => usage(&among_its_users(session)?.store, json, out),
+        StoreCommand::Verify => {
+            let Session { store, report, .. } = among_its_users(session)?;
+            verify(&store, report, out)
+        }
+        StoreCommand::ExportLayer { diff_id, output } => {
+            export_layer(&among_its_users(session)?.store, &diff_id, output, out)
+        }
+        StoreCommand::Mount { choice, making, image } => keep_mounted(session, &image, &choice, &making, out),
+        StoreCommand::Umount { image, .. } => unmount(&session, image.as_deref(), out),
+        StoreCommand::Prune { all } => prune(&session.store, all, session.report, out),
     }
+}
+
+/// Files that other users of a map own are closed to this one outside of it.
+fn among_its_users(session: Session) -> Result<Session> {
+    Entrance::if_possible()?.enter()?;
+    Ok(session)
 }
 
 fn list(store: &Store, as_json: bool, out: &mut dyn Write) -> Result<()> {

@@ -18,6 +18,7 @@
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for, and what is needed of it to run a program
 //!   mnt/                                 always empty; where processes with mount namespaces of their own see an image
+//!   mounts/<key>.<inode>/                where an image in EROFS files is kept mounted, if somebody wants that
 //! ```
 //!
 //! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `dir-user` is for layers
@@ -55,6 +56,7 @@ pub(crate) mod entry;
 mod export;
 mod held;
 mod in_use;
+mod kept;
 mod lock;
 mod prune;
 mod realize;
@@ -119,6 +121,8 @@ pub(crate) enum StoreError {
     ErofsUnavailable { store: PathBuf, source: crate::Error },
     #[error("only root in the initial user namespace can mount EROFS files")]
     ErofsUnprivileged,
+    #[error("the image is not in the store in EROFS files")]
+    NoFiles,
     #[error("layer {diff_id} is not in the store at {}", store.display())]
     NoSuchLayer { diff_id: String, store: PathBuf },
     #[error("layer {diff_id} is a directory in the store at {}, and its archive is not kept", store.display())]
@@ -174,7 +178,7 @@ impl Fault for StoreError {
             | Self::Marked { .. }
             | Self::WrongLength { .. }
             | Self::WrongArchive { .. } => ErrorKind::StoreDamaged,
-            Self::ErofsUnavailable { .. } | Self::NoArchive { .. } => ErrorKind::Unsupported,
+            Self::ErofsUnavailable { .. } | Self::NoArchive { .. } | Self::NoFiles => ErrorKind::Unsupported,
             Self::ErofsUnprivileged => ErrorKind::PermissionDenied,
             Self::WrongDiffId { .. } => ErrorKind::DigestMismatch,
             Self::ImageTooLarge { .. } | Self::CopiesTooLarge { .. } | Self::IndexTooLarge { .. } => {
@@ -203,6 +207,7 @@ impl Fault for StoreError {
             Self::ErofsUnavailable { .. } => {
                 "it takes Linux 6.12 and a store on ext4, xfs or btrfs (not on tmpfs or overlayfs); or use --backing dir"
             }
+            Self::NoFiles => "pages of layers in directories are shared as it is; otherwise pull it with --backing erofs",
             Self::ErofsUnprivileged => "use --backing dir or --backing auto",
             Self::WrongArchive { .. } => {
                 "'layermount store verify' marks the layer, so that pulling the image makes it anew"
@@ -300,6 +305,29 @@ impl Store {
     /// [`Store::realize`], with a say in how.
     pub fn realize_with(&self, image: &Image, options: &RealizeOptions<'_>) -> Result<LayerStack> {
         realize::realize(&self.root, image, options)
+    }
+
+    /// Keeps an image mounted that is in the store in EROFS files, for others to see below the store's directory, until
+    /// [`Store::unmount`] or the machine's next start: who realizes it from now on mounts nothing anew, and all programs that run
+    /// in it share their pages. Returns whether it was not kept before.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] for whoever is not root of the machine, and [`ErrorKind::Unsupported`] for an image in
+    /// directories, whose pages are shared as it is. [Realize](Store::realize) it first.
+    pub fn keep_mounted(&self, image: &Image) -> Result<bool> {
+        realize::keep_mounted(&self.root, image)
+    }
+
+    /// Ends what [`Store::keep_mounted`] began. Programs that run in the image go on. Returns whether it was mounted here.
+    pub fn unmount(&self, image: &Image) -> Result<bool> {
+        let names = realize::names(image);
+        Ok(kept::release(&self.root, |name, _| names.iter().any(|ours| ours == name))? > 0)
+    }
+
+    /// [`Store::unmount`] of all that are kept mounted. Returns how many there were.
+    pub fn unmount_all(&self) -> Result<usize> {
+        kept::release(&self.root, |_, _| true)
     }
 
     /// Remembers the image under its names, so that it is found without the place it came from, and its layers are not

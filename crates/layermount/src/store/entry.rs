@@ -177,6 +177,12 @@ impl Entry {
         self.content.as_fd()
     }
 
+    /// What tells the tree or file from any that had the same name before, or will, for as long as it is open anywhere.
+    pub(crate) fn inode(&self) -> Result<u64, SyscallError> {
+        let stat = rustix::fs::fstat(&self.content);
+        Ok(stat.syscall("fstat", || self.path.join(self.kind.content()).display().to_string())?.st_ino)
+    }
+
     /// Opens the directory that holds the content and what is beside it.
     pub(crate) fn directory(&self) -> Result<OwnedFd, SyscallError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

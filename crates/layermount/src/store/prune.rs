@@ -15,6 +15,7 @@ use crate::mountinfo;
 
 use super::entry::{Key, is_index_name};
 use super::in_use::{Claim, Claimed, claim, is_mounted};
+use super::kept;
 use super::lock::try_lock;
 use super::record;
 use super::root::{Part, StoreRoot, names_in, open_own};
@@ -119,12 +120,27 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
             unneeded.push((name, Need::None));
         }
     }
+    release_mounts(root, shelf, &unneeded);
     // An index without its layers would be damage. Whoever is killed here leaves none, and a layer waits for its index to go.
     let (indexes, mut layers): (Vec<_>, Vec<_>) = unneeded.into_iter().partition(|(name, _)| is_index_name(name));
     indexes.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))?;
     let indexed = names_in_used_indexes(shelf, pruned)?;
     pruned.in_use.extend(layers.extract_if(.., |(name, _)| indexed.contains(name)).map(|(name, _)| name));
     layers.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))
+}
+
+/// Nobody asked for a mount of what is going to be removed, or is not there any more.
+fn release_mounts(root: &StoreRoot, shelf: &Shelf, unneeded: &[(String, Need)]) {
+    if shelf.kind() != ShelfKind::Files {
+        return;
+    }
+    let is_unneeded = |name: &str| unneeded.iter().any(|(unneeded, _)| unneeded == name);
+    let is_there = |name: &str, inode| {
+        let entry = shelf.entry_named(name).ok().flatten();
+        entry.is_some_and(|entry| entry.inode().is_ok_and(|ours| ours == inode))
+    };
+    // What cannot be taken away here keeps its file in use, which is told of.
+    let _ = kept::release(root, |name, inode| is_unneeded(name) || !is_there(name, inode));
 }
 
 /// The names of the layers that indexes need which stay because somebody uses them.

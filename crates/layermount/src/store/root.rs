@@ -24,6 +24,7 @@ pub(crate) enum Part {
     Images,
     Names,
     MountPoint,
+    Mounts,
 }
 
 impl Part {
@@ -38,6 +39,7 @@ impl Part {
             Self::Images => "images",
             Self::Names => "names",
             Self::MountPoint => "mnt",
+            Self::Mounts => "mounts",
         }
     }
 }

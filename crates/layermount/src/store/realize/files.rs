@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use crate::caller::Caller;
 use crate::digest::{DiffId, Digest};
 use crate::erofs::{self, Facts, LayerFile, Tree};
 use crate::error::{ErrorKind, Result, ResultExt, SyscallContext, SyscallError};
@@ -26,13 +27,14 @@ use super::super::durability::{self, Durability};
 use super::super::entry::{DeviceRecord, Entry, FileRecord, Key, Record, create_content, write_record};
 use super::super::held::Held;
 use super::super::in_use::lock_content;
+use super::super::kept;
 use super::super::lock::KeyLock;
 use super::super::root::StoreRoot;
 use super::super::shelf::{Shelf, ShelfKind};
 use super::super::stage::Stage;
 use super::super::verify::file_checksum;
 use super::work::Work;
-use super::{LayerEvent, STAGED};
+use super::{LayerEvent, RealizeOptions, STAGED};
 
 /// Whether there is a file that seems to be the image. Cheap, and wrong if that is damaged.
 pub(super) fn has(root: &StoreRoot, image: &Image) -> Result<bool> {
@@ -66,7 +68,7 @@ pub(in crate::store) fn probe_in(directory: BorrowedFd<'_>, store: &Path) -> Res
 /// The stack, of one layer, if the image is in the store as a file system.
 pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> Result<Option<LayerStack>> {
     let Some(shelf) = Shelf::open(root, ShelfKind::Files)? else { return Ok(None) };
-    let Some((entry, devices)) = find(&shelf, image, held)? else { return Ok(None) };
+    let Some(Found { entry, devices, kept }) = find(root, &shelf, image, held)? else { return Ok(None) };
     if root.durability() == Durability::Power {
         let mut entries = vec![Arc::clone(&entry)];
         for layer in image.layers() {
@@ -74,8 +76,7 @@ pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> 
         }
         durability::make_durable(root, &entries)?;
     }
-    let paths: Vec<_> = devices.iter().map(path_of).collect();
-    let mounted = match erofs::mount(entry.content(), shelf.directory().as_fd(), &paths) {
+    let mounted = match kept.map_or_else(|| mount(&shelf, &entry, &devices), Ok) {
         Ok(mounted) => mounted,
         // Removed since it was looked at.
         Err(_) if !all_there(&shelf, &devices)? => return Ok(None),
@@ -90,8 +91,46 @@ pub(super) fn stored_stack(root: &StoreRoot, image: &Image, held: &Held<'_>) -> 
     Ok(Some(stack.with_skipped(entry.record.unpacked.skipped)))
 }
 
-/// The entry that is the image, and the layers that it needs, if all are there.
-fn find(shelf: &Shelf, image: &Image, held: &Held<'_>) -> Result<Option<(Arc<Entry>, Vec<DeviceRecord>)>> {
+fn mount(shelf: &Shelf, entry: &Entry, devices: &[DeviceRecord]) -> Result<OwnedFd> {
+    let paths: Vec<_> = devices.iter().map(path_of).collect();
+    erofs::mount(entry.content(), shelf.directory().as_fd(), &paths)
+}
+
+/// Has an image that is in the store as a file system stay mounted. Returns whether it was not.
+pub(in crate::store) fn keep_mounted(root: &StoreRoot, image: &Image) -> Result<bool> {
+    if !Caller::current().may_mount_erofs() {
+        return Err(StoreError::ErofsUnprivileged.into());
+    }
+    let options = RealizeOptions::default();
+    let held = Held::new(&options);
+    let Some(shelf) = Shelf::open(root, ShelfKind::Files)? else { return Err(StoreError::NoFiles.into()) };
+    let Some(Found { entry, devices, kept }) = find(root, &shelf, image, &held)? else {
+        return Err(StoreError::NoFiles.into());
+    };
+    match kept {
+        Some(_) => Ok(false),
+        None => kept::keep(root, &entry, mount(&shelf, &entry, &devices)?.as_fd()),
+    }
+}
+
+/// The names that the image's entry can have, if it is a file.
+pub(in crate::store) fn names(image: &Image) -> Vec<String> {
+    let Outline { layers, top: Some((diff_id, chain_id)) } = image.outline() else { return Vec::new() };
+    let alone = (*layers == 1).then(|| Key::Diff(diff_id.clone()));
+    alone.into_iter().chain([Key::Image(chain_id.clone())]).map(|key| key.file_name()).collect()
+}
+
+/// The entry that is an image.
+struct Found {
+    entry: Arc<Entry>,
+    /// The layers that it needs.
+    devices: Vec<DeviceRecord>,
+    /// A mount of it, if it is [kept mounted](kept).
+    kept: Option<OwnedFd>,
+}
+
+/// The entry that is the image, if it and the layers that it needs are there.
+fn find(root: &StoreRoot, shelf: &Shelf, image: &Image, held: &Held<'_>) -> Result<Option<Found>> {
     let Outline { layers, top: Some((diff_id, chain_id)) } = image.outline() else { return Ok(None) };
     // Who is told of it knows layers by their diff IDs.
     let top = Layer { diff_id: diff_id.clone(), chain_id: chain_id.clone(), descriptor: None, created_by: None };
@@ -99,10 +138,15 @@ fn find(shelf: &Shelf, image: &Image, held: &Held<'_>) -> Result<Option<(Arc<Ent
         && let Some(entry) = held.file(shelf, &top)?
         && is_mountable(&entry)
     {
-        return Ok(Some((entry, Vec::new())));
+        let kept = kept::mount_of(root, &entry)?;
+        return Ok(Some(Found { entry, devices: Vec::new(), kept }));
     }
     let Some(entry) = held.index(shelf, &top)? else { return Ok(None) };
     let devices = devices(&entry).to_vec();
+    // The kernel has the files open, which were looked at when it was mounted: in this boot.
+    if let Some(kept) = kept::mount_of(root, &entry)? {
+        return Ok(Some(Found { entry, devices, kept: Some(kept) }));
+    }
     // Layers were whole when the index was made, and what this kernel has written it finds. Otherwise each is looked at that may
     // not have reached the disk: it may have been made anew since the index did.
     if !durability::is_of_this_boot(&entry) {
@@ -117,7 +161,7 @@ fn find(shelf: &Shelf, image: &Image, held: &Held<'_>) -> Result<Option<(Arc<Ent
             }
         }
     }
-    Ok(if all_there(shelf, &devices)? { Some((entry, devices)) } else { None })
+    Ok(if all_there(shelf, &devices)? { Some(Found { entry, devices, kept: None }) } else { None })
 }
 
 fn is_mountable(entry: &Entry) -> bool {
