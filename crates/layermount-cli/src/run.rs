@@ -109,10 +109,14 @@ fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image,
     drop(pidfile);
     session.report.phase(Phase::End, since, || describe(&ended));
     limits::explain_end(&args.limited, &child, &session.report);
-    if let Some(scratch) = scratch {
+    match scratch {
         // Its mount is the program's, and gone with it.
-        drop(child);
-        scratch.remove()?;
+        Some(scratch) => {
+            drop(child);
+            scratch.remove()?;
+        }
+        // What it has open goes with this process, and in less time.
+        None => std::mem::forget(child),
     }
     Ok(exit_code(&ended))
 }

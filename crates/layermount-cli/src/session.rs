@@ -106,7 +106,7 @@ impl Session {
             docker = docker.id_maps(maps.clone());
         }
         Ok(Sources::new(vec![
-            Box::new(StoredImages::at(self.store.path())),
+            Box::new(StoredImages::of(&self.store)),
             Box::new(docker),
             Box::new(OciLayouts),
             Box::new(RootfsDirectories),

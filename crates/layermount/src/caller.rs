@@ -93,6 +93,11 @@ impl Caller {
         Self { may_mount: false, may_make_devices: false, owners: Owners::One, needs_user_namespace: true, ..self }
     }
 
+    /// [`Self::needs_user_namespace`], with no more than that takes.
+    pub(crate) fn needs_user_namespace_now() -> bool {
+        !capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    }
+
     /// The kernel lets this thread write any ID map: it needs no help with that.
     pub(crate) fn may_map_others() -> bool {
         let may = CapabilitySet::SETUID | CapabilitySet::SETGID;
@@ -161,9 +166,11 @@ impl Caller {
 }
 
 /// The capability counts only in the user namespace that owns the mount namespace: after `unshare --user`, which leaves the mount
-/// namespace as it was, it does not. That is the first thing that fsopen(2) looks at.
+/// namespace as it was, it does not. That is the first thing that fsopen(2) looks at, and the second are its flags: with wrong ones,
+/// nothing is opened.
 fn mount_namespace_is_ours() -> bool {
-    !matches!(fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC), Err(Errno::PERM))
+    let no_such_flag = FsOpenFlags::from_bits_retain(1 << 31);
+    !matches!(fsopen(c"tmpfs", no_such_flag), Err(Errno::PERM))
 }
 
 /// The initial user namespace, told by its inode, which is fixed (`PROC_USER_INIT_INO`). Its map, every ID to itself, can be had

@@ -23,9 +23,10 @@
 //!   right to be seen without an image.
 //! - Plain blobs are copied all the same. An index could point into the blob itself, and nothing would be written; but the blob is
 //!   somebody else's, who may change or remove it whenever they please, and no lock of the store's would tell them not to.
-//! - No mount is kept for the next process. Mounting is [cheap](absorb), and a mount that outlives its user would have to be found
-//!   again and cleaned up by somebody. Two mounts of one file have inodes, and so pages, of their own (until Linux 7.0, which can
-//!   share them); what they read comes out of the pages of the file itself, which are there once.
+//! - No mount is kept for the next process, unless somebody [asks for it](crate::Store::keep_mounted). Mounting is
+//!   [cheap](absorb), and a mount that outlives its user has to be cleaned up by somebody. But two mounts of one file have inodes, and
+//!   so pages, of their own (until Linux 7.0, which can share them), and what a new one reads is copied out of the pages of the file
+//!   itself: that is a third of what it takes to start a small program.
 
 mod absorb;
 mod file;

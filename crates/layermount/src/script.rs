@@ -206,6 +206,12 @@ pub(crate) enum Step<'a> {
         path: CString,
         into: Slot,
     },
+    /// [`Step::OpenDirectory`] of one that is made (0755) where it is missing: nearly all images have it.
+    OpenPlace {
+        at: At<'a>,
+        path: CString,
+        into: Slot,
+    },
     /// That it exists already is fine.
     MakeDirectory {
         at: At<'a>,

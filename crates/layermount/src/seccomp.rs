@@ -10,10 +10,11 @@
 //! | `runtime_spec.rs` | rules in the form of the OCI runtime specification |
 //! | `condition.rs` | what rules ask of arguments |
 //! | `assemble.rs`, `program.rs` | rules as a program for the kernel: seccomp(2), `SECCOMP_SET_MODE_FILTER` |
+//! | `ready.rs` | the commonest one, as it comes out of that |
 //!
 //! The programs are assembled here because the crates that do so cannot express these rules: seccompiler has one action for calls
 //! that match and one for those that do not, one architecture, and insists on `no_new_privs`; bindings of libseccomp want the C
-//! library. Assembling the default takes some ten microseconds, less than reading a file would, so there is no cache.
+//! library.
 
 mod abi;
 mod assemble;
@@ -24,6 +25,7 @@ mod default;
 mod parity;
 mod profile;
 mod program;
+mod ready;
 mod runtime_spec;
 
 use std::sync::Arc;
@@ -104,7 +106,11 @@ impl Seccomp {
             Kind::Default if !Self::is_supported() => Ok(None),
             Kind::Default => {
                 let old_sockets = if is_i386(platform) { OldSockets::Allowed } else { OldSockets::Refused };
-                default::rules(capabilities, old_sockets).assemble().map(Some)
+                let ready = || if old_sockets == OldSockets::Refused { ready::filter() } else { None };
+                match (capabilities == Capabilities::CONTAINER).then(ready).flatten() {
+                    Some(filter) => Ok(Some(filter)),
+                    None => default::rules(capabilities, old_sockets).assemble().map(Some),
+                }
             }
             Kind::Profile(_) if !Self::is_supported() => Err(SeccompError::Architecture),
             Kind::Profile(profile) => profile.rules(capabilities).assemble().map(Some),

@@ -95,7 +95,7 @@ use root::{Part, StoreRoot};
 /// A directory that holds layers, ready to be mounted, and remembers the images that were pulled.
 ///
 /// Any number of processes may use one store at once. Nothing is created before something has to be written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     root: StoreRoot,
 }
@@ -207,7 +207,9 @@ impl Fault for StoreError {
             Self::ErofsUnavailable { .. } => {
                 "it takes Linux 6.12 and a store on ext4, xfs or btrfs (not on tmpfs or overlayfs); or use --backing dir"
             }
-            Self::NoFiles => "pages of layers in directories are shared as it is; otherwise pull it with --backing erofs",
+            Self::NoFiles => {
+                "pages of layers in directories are shared as it is; otherwise pull it with --backing erofs"
+            }
             Self::ErofsUnprivileged => "use --backing dir or --backing auto",
             Self::WrongArchive { .. } => {
                 "'layermount store verify' marks the layer, so that pulling the image makes it anew"

@@ -6,6 +6,8 @@ mod archives;
 mod backings;
 #[path = "erofs/damage.rs"]
 mod damage;
+#[path = "erofs/kept.rs"]
+mod kept;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;

@@ -335,8 +335,7 @@ impl Furnished {
         script.doing("furnish the image's tree");
         for directory in &self.directories {
             let (place, path) = (script.slot(), (*directory).to_owned());
-            script.push(Step::MakeDirectory { at: root, path: path.clone(), mode: 0o755 });
-            script.push(Step::OpenDirectory { at: root, path, readable: false, into: place });
+            script.push(Step::OpenPlace { at: root, path, into: place });
             script.push(Step::Close(place));
         }
         script.doing("make a directory in the image");

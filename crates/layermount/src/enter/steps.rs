@@ -246,8 +246,7 @@ pub(crate) fn push_enter<'a>(
 /// Where a link or a file in place of the directory is refused: it would lead the mount elsewhere.
 fn push_place<'a>(script: &mut Script<'a>, root: At<'a>, name: &'static CStr, mount: Slot) {
     let place = script.slot();
-    script.push(Step::MakeDirectory { at: root, path: name.to_owned(), mode: 0o755 });
-    script.push(Step::OpenDirectory { at: root, path: name.to_owned(), readable: false, into: place });
+    script.push(Step::OpenPlace { at: root, path: name.to_owned(), into: place });
     script.push(Step::MoveMount { from: mount.into(), to: place.into(), path: CString::default() });
     script.push(Step::Close(place));
 }

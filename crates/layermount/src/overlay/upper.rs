@@ -45,7 +45,7 @@ impl Upper {
     ///
     /// A [`Store::scratch`](crate::Store::scratch) directory can take its place.
     pub fn needs_disk(&self) -> bool {
-        matches!(self, Self::Temporary { .. }) && !memory_has_user_xattrs() && !Caller::current().is_privileged()
+        matches!(self, Self::Temporary { .. }) && !Caller::current().is_privileged() && !memory_has_user_xattrs()
     }
 }
 

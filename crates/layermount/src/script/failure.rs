@@ -153,13 +153,13 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
         }
         (Step::JoinNetwork { .. }, Errno::SRCH) => "the process has ended",
         (Step::JoinNetwork { .. }, Errno::INVAL) => "the network of a process can be joined since Linux 5.8",
-        (Step::OpenDirectory { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
+        (Step::OpenDirectory { .. } | Step::OpenPlace { .. }, Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
             "the image has a link or a file where an ordinary directory must be; such an image is not furnished"
         }
         (Step::OpenTarget { .. }, Errno::NOTDIR | Errno::ISDIR | Errno::EXIST) => {
             "a directory can only be mounted on a directory and a file on a file; look at what the image has there"
         }
-        (Step::OpenTarget { .. } | Step::MakeDirectory { .. }, Errno::ACCESS) => {
+        (Step::OpenTarget { .. } | Step::OpenPlace { .. } | Step::MakeDirectory { .. }, Errno::ACCESS) => {
             "without privileges, mount points can be made only in layers that belong to the caller"
         }
         (Step::OpenTarget { .. }, Errno::PERM) => {
@@ -189,7 +189,7 @@ fn fixed_advice(step: &Step<'_>, doing: &str, errno: Errno) -> Option<&'static s
         (Step::FsOpen { .. }, Errno::NOSYS) => {
             "layermount needs the mount API of Linux 5.2, which this kernel or a seccomp filter hides"
         }
-        (Step::OpenDirectory { .. } | Step::OpenTarget { .. }, Errno::NOSYS) => {
+        (Step::OpenDirectory { .. } | Step::OpenPlace { .. } | Step::OpenTarget { .. }, Errno::NOSYS) => {
             "layermount needs openat2(2) of Linux 5.6, which this kernel or a seccomp filter hides"
         }
         (Step::SetReadOnly { .. } | Step::Restrict { .. }, Errno::NOSYS) => {

@@ -149,10 +149,19 @@ impl Step<'_> {
                 crate::sys::mount::restrict(files.at(*mount)?, *attributes, *recursive)
             }
             Step::OpenDirectory { at, path, readable, into } => {
-                let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-                flags.set(OFlags::PATH, !readable);
-                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-                let directory = fs::openat2(files.at(*at)?, path.as_c_str(), flags, Mode::empty(), resolve)?;
+                let kind = if *readable { OFlags::empty() } else { OFlags::PATH };
+                let directory = open_directory(files.at(*at)?, path, kind)?;
+                files.put(*into, directory)
+            }
+            Step::OpenPlace { at, path, into } => {
+                let at = files.at(*at)?;
+                let directory = match open_directory(at, path, OFlags::PATH) {
+                    Err(Errno::NOENT) => {
+                        fs::mkdirat(at, path.as_c_str(), Mode::from_raw_mode(0o755))?;
+                        open_directory(at, path, OFlags::PATH)?
+                    }
+                    opened => opened?,
+                };
                 files.put(*into, directory)
             }
             Step::Reopen { path, same_as, into } => {
@@ -261,6 +270,12 @@ impl Step<'_> {
             }
         }
     }
+}
+
+/// Where a link leads is not looked at.
+fn open_directory(at: BorrowedFd<'_>, path: &CStr, kind: OFlags) -> Result<OwnedFd> {
+    let flags = kind | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    fs::openat2(at, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 fn new_sysfs(attributes: mount::MountAttrFlags) -> Result<OwnedFd> {

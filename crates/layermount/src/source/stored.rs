@@ -9,10 +9,11 @@ use crate::store::{Store, StoredImage};
 
 use super::Source;
 
-/// The images of a [`Store`]; of the default one by default. The store is opened when it is asked.
+/// The images of a [`Store`]; of the default one by default. The store is opened when it is asked, unless it is open already.
 #[derive(Debug, Clone, Default)]
 pub struct StoredImages {
     path: Option<PathBuf>,
+    store: Option<Store>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,20 @@ impl Fault for StoredImagesError {
 impl StoredImages {
     /// The images of the store at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: Some(path.into()) }
+        Self { path: Some(path.into()), store: None }
+    }
+
+    /// The images of a store that is open.
+    pub fn of(store: &Store) -> Self {
+        Self { path: Some(store.path().to_owned()), store: Some(store.clone()) }
+    }
+
+    fn store(&self) -> Result<Store> {
+        match &self.store {
+            Some(store) if store.exists() => Ok(store.clone()),
+            // It may have been made since.
+            _ => Store::open(self.path()?),
+        }
     }
 
     fn path(&self) -> Result<PathBuf> {
@@ -59,7 +73,7 @@ impl Source for StoredImages {
     }
 
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
-        let store = Store::open(self.path()?)?;
+        let store = self.store()?;
         let found = match reference {
             Reference::Name(name) => by_name(&store, name, platform)?,
             Reference::Id(id) => store.image_by_id(id)?,
@@ -72,7 +86,7 @@ impl Source for StoredImages {
     }
 
     fn names(&self) -> Vec<String> {
-        let images = self.path().and_then(Store::open).and_then(|store| store.images()).unwrap_or_default();
+        let images = self.store().and_then(|store| store.images()).unwrap_or_default();
         images.iter().flat_map(|stored| stored.image().names().to_vec()).collect()
     }
 }

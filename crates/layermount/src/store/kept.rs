@@ -29,7 +29,9 @@ const OF_INODE: char = '.';
 pub(super) fn mount_of(root: &StoreRoot, entry: &Entry) -> Result<Option<OwnedFd>> {
     let Some(mounts) = root.part(Part::Mounts)? else { return Ok(None) };
     let name = name_of(entry)?;
-    let Some(kept) = open_mount(mounts.as_fd(), &name).syscall("openat", || shown(root, &name))? else { return Ok(None) };
+    let Some(kept) = open_mount(mounts.as_fd(), &name).syscall("openat", || shown(root, &name))? else {
+        return Ok(None);
+    };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     match rustix::mount::open_tree(&kept, c"", flags) {
         Ok(mount) => Ok(Some(mount)),
@@ -77,7 +79,7 @@ fn release_one(root: &StoreRoot, mounts: BorrowedFd<'_>, name: &str) -> Result<b
     let mut released = false;
     while let Some(kept) = open_mount(mounts, name).syscall("openat", || shown(root, name))? {
         // Through the descriptor, as other paths may lead elsewhere by now. Whoever has it mounted keeps what they have.
-        let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        let path = format!("/proc/thread-self/fd/{}", kept.as_raw_fd());
         match rustix::mount::unmount(path, UnmountFlags::DETACH) {
             Ok(()) => released = true,
             // Somebody else was faster.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,10 +45,10 @@ impl Part {
 }
 
 /// The store's directory, which may not exist yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StoreRoot {
     path: PathBuf,
-    fd: OnceLock<OwnedFd>,
+    fd: OnceLock<Arc<OwnedFd>>,
     durability: Durability,
 }
 
@@ -137,7 +137,7 @@ impl StoreRoot {
         {
             check_parents(&real)?;
         }
-        let _ = self.fd.set(fd);
+        let _ = self.fd.set(fd.into());
         Ok(())
     }
 
