@@ -9,7 +9,6 @@ mod sample;
 mod summary;
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use layermount::{ErrorKind, Image};
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 use crate::args::{BenchArgs, Global};
 use crate::failure::{Failure, Result};
 use crate::session::{Session, store_path};
+use crate::start::ExitCode;
 use crate::table::Table;
 use crate::text::{counted, pretty};
 use crate::users::Entrance;

@@ -1,7 +1,6 @@
 //! `layermount doctor`: what this machine can do for this user.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use layermount::Docker;
 use layermount::doctor::{Diagnosis, Doctor, Outcome, Probe, Running};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::{DoctorArgs, Global};
 use crate::failure::Result;
+use crate::start::ExitCode;
 use crate::text::{pretty, printable};
 
 /// Succeeds where `run` can be expected to.

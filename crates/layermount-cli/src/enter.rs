@@ -1,7 +1,5 @@
 //! `layermount enter`: a program beside one that runs inside an image.
 
-use std::process::ExitCode;
-
 use layermount::{Command, ErrorKind, Running};
 
 use crate::args::{EnterArgs, Global};
@@ -9,6 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::report::Report;
 use crate::run::{self, terminal};
 use crate::signals::{Place, Signals, Supervision};
+use crate::start::ExitCode;
 
 pub(crate) fn enter(args: &EnterArgs, global: &Global) -> Result<ExitCode> {
     let plan = terminal::Plan::of(&args.streams)?;

@@ -3,9 +3,10 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::process::ExitCode;
 
 use layermount::ErrorKind;
+
+use crate::start::ExitCode;
 
 /// What fallible functions of the binary return.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;

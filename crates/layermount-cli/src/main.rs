@@ -1,7 +1,9 @@
 //! The `layermount` command: from an image tag to a process inside the image.
 //!
 //! It parses, calls the library, and prints; what it can do, the crate `layermount` can. Every command is a file of its name.
-//! `main` is the only place where a failure becomes text and an exit status.
+//! `run_command` is the only place where a failure becomes text and an exit status.
+
+#![cfg_attr(not(test), no_main)]
 
 mod args;
 mod bench;
@@ -24,6 +26,7 @@ mod report;
 mod run;
 mod session;
 mod signals;
+mod start;
 mod store;
 mod table;
 mod text;
@@ -33,21 +36,21 @@ mod users;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
 use args::{Cli, Command, Global};
 use config::Mistake;
 use failure::{ExitStyle, Result};
 use report::Report;
+use start::ExitCode;
 
-fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    let cli = match parse::command_line(&words) {
+/// What the words of a command line ask for; the first is the program's own name.
+fn run_command(words: &[OsString]) -> ExitCode {
+    let cli = match parse::command_line(words) {
         Ok(cli) => cli,
         Err(error) => return usage::answer(error),
     };
     let (style, format) = (style(&cli.command), cli.global.log_format);
-    let Cli { global, command } = match config::expand(cli, &words) {
+    let Cli { global, command } = match config::expand(cli, words) {
         Ok(cli) => cli,
         Err(Mistake::Line(error)) => return usage::answer(error),
         Err(Mistake::File(failure)) => {

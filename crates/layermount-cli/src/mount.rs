@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Instant;
 
 use layermount::{ErrorKind, Overlay, Upper, UserNamespace};
@@ -16,6 +15,7 @@ use crate::args::{Global, MountArgs, UmountArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::report::{Phase, Report};
 use crate::session::{Session, store_path};
+use crate::start::ExitCode;
 use crate::users::Entrance;
 
 pub(crate) fn mount(args: &MountArgs, global: &Global) -> Result<ExitCode> {

@@ -13,7 +13,6 @@ pub(crate) mod terminal;
 use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use layermount::store::Scratch;
@@ -24,6 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::report::Phase;
 use crate::session::{Session, docker};
 use crate::signals::{Ended, Place, Signals, Supervision};
+use crate::start::ExitCode;
 use crate::users::Entrance;
 use sockets::Sockets;
 

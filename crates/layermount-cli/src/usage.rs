@@ -1,13 +1,12 @@
 //! What clap has to say: help, the version, and command lines that are wrong.
 
-use std::process::ExitCode;
-
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgMatches, CommandFactory};
 
 use crate::args::{Cli, LogFormat};
 use crate::failure::{ExitStyle, Failure};
 use crate::report::Report;
+use crate::start::ExitCode;
 
 /// Prints what clap answered instead of a parsed command line.
 pub(crate) fn answer(error: clap::Error) -> ExitCode {

@@ -24,12 +24,12 @@ pub(crate) fn bring_loopback_up() -> Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
         *to = from.cast_signed();
     }
-    interface(&socket, libc::SIOCGIFFLAGS, &mut request)?;
+    interface(&socket, libc::SIOCGIFFLAGS as libc::Ioctl, &mut request)?;
     // SAFETY: the call that succeeded has filled in this field of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     // The constant is small.
     request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-    interface(&socket, libc::SIOCSIFFLAGS, &mut request)
+    interface(&socket, libc::SIOCSIFFLAGS as libc::Ioctl, &mut request)
 }
 
 fn interface(socket: &OwnedFd, call: libc::Ioctl, request: &mut libc::ifreq) -> Result<()> {
