@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use layermount::Store;
 use layermount::store::{Backing, PruneOptions, RealizeOptions};
-use layermount_benches::{backings, build, image};
+use layermount_benches::{backings, build, image, package_layers};
 use layermount_fixtures::{Compression, Layer, Layout, random};
 
 struct Shape {
@@ -70,18 +70,6 @@ fn unpack(criterion: &mut Criterion) {
 const MERGED_LAYERS: usize = 10;
 const MERGED_FILES: usize = 7_000;
 
-/// Layers with files of their own in directories that all of them have, as those of a package manager.
-fn merged_layers() -> Vec<Layer> {
-    let layer = |number| {
-        let mut layer = random::files(10 + number as u64, MERGED_FILES, 200);
-        for entry in layer.entries.iter_mut().filter(|entry| !entry.name.ends_with(b"/")) {
-            entry.name.extend_from_slice(format!("-{number}").as_bytes());
-        }
-        Layer { compression: Compression::Plain, ..layer }
-    };
-    (0..MERGED_LAYERS).map(layer).collect()
-}
-
 /// From layers that are in the store to an image of them that is mounted: their indexes read back, merged, written.
 fn merge(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
@@ -89,7 +77,7 @@ fn merge(criterion: &mut Criterion) {
         return;
     }
     let layout = Layout::create(directory.path().join("layout")).unwrap();
-    let mut layers = merged_layers();
+    let mut layers = package_layers(MERGED_LAYERS, MERGED_FILES, 200);
     let entries: usize = layers.iter().map(|layer| layer.entries.len()).sum();
     let first = image(&layout, "first", &build(&layers).unwrap());
     // The same layers in another order are another image.
@@ -116,4 +104,3 @@ criterion_group! {
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     targets = unpack, merge
 }
-criterion_main!(benches);

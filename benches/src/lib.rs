@@ -1,13 +1,30 @@
-//! What the benches share. `cargo bench -p layermount-benches` runs them all; `-- --test` runs each once.
+//! What the benches share.
 //!
-//! They measure stages of the library on generated input. Comparisons with other tools are made with whole commands, by `benches/compare`.
+//! ```text
+//! cargo bench -p layermount-benches                all of them
+//! cargo bench -p layermount-benches -- --quick     measured, but shortly: each ends as soon as its figure is steady
+//! cargo bench -p layermount-benches -- --test      each once, to see that it works
+//! cargo bench -p layermount-benches -- ^mount/dir  those whose names match (all input is made all the same)
+//! ```
+//!
+//! One file of `benches/` for each stage of the library, in the order of the data's way: `resolve`, `decode`, `fold`, `unpack` (with
+//! merge: layers in the store become another image), `erofs`, `plan`, `mount` (open the layers, mount, mount and pivot), `spawn`.
+//! Their input is generated, and the same on every machine. It lies in the directory that `TMPDIR` names, so that the file system
+//! can be chosen.
+//!
+//! Comparisons with other tools are made with whole commands, by `benches/compare` and `benches/warm`; what starting in an image
+//! takes beyond starting, `spawn-overhead` says.
+
+mod in_place;
+
+pub use in_place::{InPlace, LAYERS};
 
 use std::path::{Path, PathBuf};
 
 use layermount::store::{Backing, RealizeOptions};
 use layermount::{Image, LayerStack, OciLayouts, Platform, Source, Store};
-use layermount_fixtures::{Built, Entry, Kind, Layer, Layout};
-use serde_json::json;
+use layermount_fixtures::{Built, Compression, Entry, Kind, Layer, Layout, random};
+use serde_json::{Value, json};
 
 /// Directories for a stack: a base with `/bin/true`, so that there is a program to run, and empty layers on top of it.
 ///
@@ -29,6 +46,11 @@ pub fn directories(below: &Path, layers: usize) -> Vec<PathBuf> {
         directories.push(directory);
     }
     directories
+}
+
+/// `/bin/true` in the lowest of these [`directories`], below `below`.
+pub fn program_in(below: &Path) -> PathBuf {
+    directories(&below.join("program"), 1).remove(0).join("bin/true")
 }
 
 /// A layer with `/bin/true`, so that there is a program to run.
@@ -77,8 +99,29 @@ pub fn stack(directories: &[PathBuf]) -> layermount::Result<LayerStack> {
 ///
 /// Whatever the encoder says.
 pub fn build(layers: &[Layer]) -> std::io::Result<Built> {
+    build_with(&json!({}), layers)
+}
+
+/// The same with a config object.
+///
+/// # Errors
+///
+/// Whatever the encoder says.
+pub fn build_with(config: &Value, layers: &[Layer]) -> std::io::Result<Built> {
     let host = Platform::host();
-    Built::new(&json!({}), json!({ "os": host.os(), "architecture": host.architecture() }), layers)
+    Built::new(config, json!({ "os": host.os(), "architecture": host.architecture() }), layers)
+}
+
+/// Layers with files of their own in directories that all of them have, as those of a package manager.
+pub fn package_layers(layers: usize, files: usize, size: usize) -> Vec<Layer> {
+    let layer = |number| {
+        let mut layer = random::files(10 + number as u64, files, size);
+        for entry in layer.entries.iter_mut().filter(|entry| !entry.name.ends_with(b"/")) {
+            entry.name.extend_from_slice(format!("-{number}").as_bytes());
+        }
+        Layer { compression: Compression::Plain, ..layer }
+    };
+    (0..layers).map(layer).collect()
 }
 
 /// Adds an image to the layout in `directory`, and finds it there as anybody would.

@@ -52,7 +52,7 @@ mod xattrs;
 pub(crate) use absorb::LITTLE;
 pub(crate) use image::{LayerFile, write_image, write_smallest};
 pub(crate) use index::Facts;
-#[cfg(test)]
+#[cfg(any(test, feature = "stages"))]
 pub(crate) use merge::Merged;
 pub(crate) use merge::merge;
 pub(crate) use mount::{MOUNTING, mount};

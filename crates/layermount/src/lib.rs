@@ -62,6 +62,9 @@ mod script;
 mod seccomp;
 mod source;
 mod stack;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 pub mod store;
 mod sys;
 mod unpack;
