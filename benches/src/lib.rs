@@ -2,6 +2,8 @@
 //!
 //! They measure stages of the library on generated input. Comparisons with other tools are made with whole commands, by `benches/compare`.
 
+pub mod results;
+
 use std::path::{Path, PathBuf};
 
 use layermount::store::{Backing, RealizeOptions};
