@@ -9,8 +9,3 @@ first_error() { sed -n '/^E: /{p;q}' "$1"; }
 
 # peer_tree NAME: where it lies below a directory of peers.
 peer_tree() { echo "${rootless:+rootless-}$1"; }
-
-image_tag() {
-    jq --raw-output '.manifests | if length == 1 then .[0].annotations["org.opencontainers.image.ref.name"] else error("more than one image") end' "$1/index.json" ||
-        fail "$1 is not an OCI layout with one image" 65
-}

@@ -1,5 +1,10 @@
 # The images that are unpacked. Sourced by compare, which has `image`, `target`, `say` and `fail`.
 
+image_tag() {
+    jq --raw-output '.manifests | if length == 1 then .[0].annotations["org.opencontainers.image.ref.name"] else error("more than one image") end' "$1/index.json" ||
+        fail "$1 is not an OCI layout with one image" 65
+}
+
 # The image with layers that are not compressed: only as a plain directory does skopeo write them, and only from there to a
 # layout. Absent if it cannot be.
 make_plain() {

@@ -36,7 +36,7 @@ fn manners(cold: &Cold) -> Vec<(String, Vec<&str>)> {
     let mut manners: Vec<(String, Vec<&str>)> = Vec::new();
     for line in &cold.results {
         let (Some(verifies), Some(durability)) = (&line.verifies, &line.durability) else { continue };
-        let what = format!("verifies {verifies}; {durability}");
+        let what = format!("verified: {verifies}; {durability}");
         match manners.iter_mut().find(|(other, _)| *other == what) {
             Some((_, names)) => names.push(&line.line),
             None => manners.push((what, vec![&line.line])),
@@ -86,7 +86,11 @@ fn title(cold: &Cold) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     let image = &cold.image;
     let [compressed, plain] = [image.compressed_bytes, image.plain_bytes].map(mb);
-    format!("{} layers, {compressed} MB compressed, {plain} MB and {} entries plain", image.layers, image.entries)
+    let plural = if image.layers == 1 { "" } else { "s" };
+    format!(
+        "{} layer{plural}, {compressed} MB compressed, {plain} MB and {} entries plain",
+        image.layers, image.entries
+    )
 }
 
 pub(crate) fn svg(cold: &Cold, machine: &str) -> String {

@@ -16,29 +16,21 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Without columns that have nothing but a heading.
     pub(crate) fn markdown(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
-        let width =
-            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default().max(2)).collect();
-        let mut text = String::from("\n");
-        for (number, row) in self.rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-                0 => format!("| {cell:<width$} "),
-                _ => format!("| {cell:>width$} "),
-            });
-            text.extend(cells);
-            text.push_str("|\n");
-            if number == 0 {
-                let rule = widths.iter().enumerate().map(|(column, &width)| match column {
-                    0 => format!("|{}", "-".repeat(width + 2)),
-                    _ => format!("|{}:", "-".repeat(width + 1)),
-                });
-                text.extend(rule);
-                text.push_str("|\n");
+        let mut lines = vec![String::new(); self.rows.len() + 1];
+        for column in 0..self.rows.first().map_or(0, Vec::len) {
+            let cells = self.rows.iter().map(|row| row.get(column).map_or("", String::as_str));
+            if column > 0 && cells.clone().skip(1).all(str::is_empty) {
+                continue;
             }
+            let width = cells.clone().map(|cell| cell.chars().count()).max().unwrap_or_default().max(2);
+            let pad = |cell| if column == 0 { format!("| {cell:<width$} ") } else { format!("| {cell:>width$} ") };
+            let mut padded: Vec<String> = cells.map(pad).collect();
+            padded.insert(1, format!("|{}{}", "-".repeat(width + 1), if column == 0 { "-" } else { ":" }));
+            lines.iter_mut().zip(padded).for_each(|(line, cell)| line.push_str(&cell));
         }
-        text
+        lines.iter().fold("\n".to_owned(), |text, line| text + line + "|\n")
     }
 }
 

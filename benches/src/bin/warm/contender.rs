@@ -54,7 +54,7 @@ pub(crate) enum Bound {
 type Maker = fn(&Scene) -> Result<Contender, String>;
 
 /// How each is made ready; ours first.
-const MAKERS: [(&str, Maker); 9] = [
+const MAKERS: &[(&str, Maker)] = &[
     (RUN, layermount),
     ("exec", bare),
     ("exec, static", bare_static),
@@ -69,7 +69,7 @@ const MAKERS: [(&str, Maker); 9] = [
 /// Those that this machine has, each tried once, and why others are missing.
 pub(crate) fn contenders(scene: &Scene) -> (Vec<Contender>, Vec<String>) {
     let (mut contenders, mut gaps) = (Vec::new(), Vec::new());
-    for (name, make) in MAKERS {
+    for &(name, make) in MAKERS {
         match make(scene).and_then(|mut contender| run(&mut contender.command).map(|_| contender)) {
             Ok(contender) => contenders.push(Contender { name, ..contender }),
             Err(why) => gaps.push(format!("{name}: {why}")),

@@ -1,7 +1,7 @@
 //! How long it takes from an image that is ready to a program that has run, beside other tools. Needs root.
 //!
 //! ```text
-//! warm [--image LAYERS=OCI-LAYOUT:TAG] [--layermount PROGRAM] [--runs N] [--layers 1,10,64] [--note TEXT]
+//! warm [--image LAYERS=OCI-LAYOUT:TAG] [--layermount PROGRAM] [--below DIR] [--runs N] [--layers 1,10,64] [--note TEXT]
 //! ```
 //!
 //! Every contender runs `/bin/true` in the same tree, in turns, as a whole process from fork to exit. What came of it goes to standard
@@ -30,6 +30,8 @@ struct Options {
     /// How many layers it has, and where it is.
     image: Option<(usize, String)>,
     layermount: PathBuf,
+    /// Where all files are, as long as this runs.
+    below: PathBuf,
     runs: usize,
     layers: Vec<usize>,
     notes: Vec<String>,
@@ -39,6 +41,7 @@ fn options() -> Result<Options, String> {
     let mut options = Options {
         image: None,
         layermount: "target/release/layermount".into(),
+        below: "/var/tmp".into(),
         runs: 100,
         layers: vec![1, 10, 64],
         notes: Vec::new(),
@@ -53,6 +56,7 @@ fn options() -> Result<Options, String> {
                 options.image = Some((number(layers)?, reference.to_owned()));
             }
             "--layermount" => options.layermount = value.into(),
+            "--below" => options.below = value.into(),
             "--runs" => options.runs = number(&value)?,
             "--layers" => options.layers = value.split(',').map(number).collect::<Result<_, _>>()?,
             "--note" => options.notes.push(value),
@@ -87,7 +91,7 @@ fn compare(options: Options) -> Result<String, String> {
         let real =
             options.image.as_ref().filter(|(count, _)| *count == layers).map(|(_, reference)| reference.as_str());
         eprintln!("warm: {layers} layers");
-        let scene = Scene::make(&options.layermount, layers, real)?;
+        let scene = Scene::make(&options.below, &options.layermount, layers, real)?;
         let (mut contenders, gaps) = contenders(&scene);
         let times = measure(&mut contenders, options.runs)?;
         let at_once = many::at_once(&mut contenders);
