@@ -36,6 +36,8 @@ fn runtime(scene: &Scene, name: &str, mut command: Command) -> Result<Contender,
     std::fs::create_dir(&bundle).map_err(|error| error.to_string())?;
     run(Command::new(name).arg("spec").current_dir(&bundle))?;
     edit(&bundle.join("config.json"), &scene.tree())?;
+    // Numbers come again with each process namespace, so that what an interrupted run left must not be found.
+    command.arg("--root").arg(scene.path(&format!("{name}-root")));
     command.args(["run", "--bundle"]).arg(&bundle).arg(format!("layermount-warm-{}", std::process::id()));
     Ok(contender(version, command))
 }
