@@ -19,6 +19,8 @@ mod in_place;
 
 pub use in_place::{InPlace, LAYERS};
 
+pub mod results;
+
 use std::path::{Path, PathBuf};
 
 use layermount::store::{Backing, RealizeOptions};

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::contender::{Contender, Target, contender, version};
+use crate::contender::{Bound, Contender, at_most, contender, version};
 use crate::scene::{Scene, run};
 
 /// Ended when it is dropped.
@@ -20,19 +20,37 @@ impl Drop for Daemon {
 /// The name that the engines give to the image.
 const NAME: &str = "localhost/layermount-warm:latest";
 
+const NONE: &str = "its own, without interfaces to the outside: --network none";
+
+/// Brings the image where an engine finds it.
+fn copy(scene: &Scene, to: &str, options: &[&str]) -> Result<(), String> {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["copy", "--quiet", "--insecure-policy"]).args(options).args([&scene.reference, to]);
+    run(&mut skopeo).map(drop)
+}
+
 pub(crate) fn podman(scene: &Scene) -> Result<Contender, String> {
     let version = version("podman")?;
     let podman = || {
         let mut command = Command::new("podman");
         command.arg("--root").arg(scene.path("podman")).arg("--runroot").arg(scene.path("podman-run"));
+        command.arg("--tmpdir").arg(scene.path("podman-tmp"));
         command.args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
         command
     };
-    let id = run(podman().args(["pull", "--quiet", &scene.reference]))?;
+    // `podman pull` wants paths without capitals.
+    let storage = format!("[overlay@{}+{}]", scene.path("podman").display(), scene.path("podman-run").display());
+    copy(scene, &format!("containers-storage:{storage}{NAME}"), &[])?;
     let mut command = podman();
-    command.args(["run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "/bin/true", id.trim()]);
-    let target = Some(Target::Ratio(0.02));
-    Ok(Contender { every: 10, target, ..contender("podman", version, command) })
+    command.args(["run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "/bin/true", NAME]);
+    let runtime = run(podman().args(["info", "--format", "{{.Host.OCIRuntime.Name}}"]))?;
+    Ok(Contender {
+        side: at_most(Bound::Ratio(0.02)),
+        confinement: "11 capabilities, system calls filtered, /proc and /sys in part covered or read-only, a cgroup with a list of devices; \
+                      a writable top of its own, and a record of the container",
+        network: NONE,
+        ..contender(format!("{version}, with {}", runtime.trim()), command)
+    })
 }
 
 pub(crate) fn docker(scene: &Scene) -> Result<Contender, String> {
@@ -73,9 +91,7 @@ pub(crate) fn docker(scene: &Scene) -> Result<Contender, String> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    run(Command::new("skopeo")
-        .args(["copy", "--quiet", "--insecure-policy", "--dest-daemon-host", &host, &scene.reference])
-        .arg(format!("docker-daemon:{NAME}")))?;
+    copy(scene, &format!("docker-daemon:{NAME}"), &["--dest-daemon-host", &host])?;
     let mut command = Command::new("docker");
     command.args([
         "--host",
@@ -90,6 +106,12 @@ pub(crate) fn docker(scene: &Scene) -> Result<Contender, String> {
         "/bin/true",
         NAME,
     ]);
-    let target = Some(Target::Ratio(0.02));
-    Ok(Contender { every: 10, target, _daemon: daemon, ..contender("docker", version, command) })
+    Ok(Contender {
+        side: at_most(Bound::Ratio(0.02)),
+        confinement: "14 capabilities, system calls filtered, /proc and /sys in part covered or read-only, a cgroup with a list of devices; \
+                      a writable top of its own, and a record of the container",
+        network: NONE,
+        _daemon: daemon,
+        ..contender(version, command)
+    })
 }

@@ -3,29 +3,22 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Contender, Target};
+use crate::contender::Contender;
 
 /// What came of a contender.
-pub(crate) struct Line {
-    pub(crate) name: &'static str,
-    pub(crate) version: String,
-    pub(crate) runs: usize,
-    pub(crate) median: Duration,
-    pub(crate) p90: Duration,
-    pub(crate) target: Option<Target>,
+pub(crate) struct Times {
+    pub(crate) median_ms: f64,
+    pub(crate) p90_ms: f64,
 }
 
-/// Runs them all, each as often as the others but for the slow ones.
-pub(crate) fn measure(mut contenders: Vec<Contender>, runs: usize) -> Result<Vec<Line>, String> {
+/// Runs them all, in turns; what each does first is not counted.
+pub(crate) fn measure(contenders: &mut [Contender], runs: usize) -> Result<Vec<Times>, String> {
     let mut took: Vec<Vec<Duration>> = contenders.iter().map(|_| Vec::new()).collect();
-    for contender in &mut contenders {
+    for contender in &mut *contenders {
         contender.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
     for round in 0..=runs {
         for (contender, took) in contenders.iter_mut().zip(&mut took) {
-            if round % contender.every != 0 {
-                continue;
-            }
             let since = Instant::now();
             let status = contender.command.status().map_err(|error| format!("{}: {error}", contender.name))?;
             let elapsed = since.elapsed();
@@ -37,17 +30,11 @@ pub(crate) fn measure(mut contenders: Vec<Contender>, runs: usize) -> Result<Vec
             }
         }
     }
-    let line = |(contender, mut took): (Contender, Vec<Duration>)| {
-        took.sort_unstable();
-        let at = |part: usize| took.get((took.len() * part / 100).min(took.len().saturating_sub(1))).copied();
-        Some(Line {
-            name: contender.name,
-            version: contender.version,
-            runs: took.len(),
-            median: at(50)?,
-            p90: at(90)?,
-            target: contender.target,
-        })
-    };
-    contenders.into_iter().zip(took).map(line).collect::<Option<_>>().ok_or_else(|| "too few runs".to_owned())
+    took.into_iter().map(times).collect::<Option<_>>().ok_or_else(|| "too few runs".to_owned())
+}
+
+fn times(mut took: Vec<Duration>) -> Option<Times> {
+    took.sort_unstable();
+    let at = |part: usize| took.get(took.len() * part / 100).map(|took| took.as_secs_f64() * 1e3);
+    Some(Times { median_ms: at(50)?, p90_ms: at(90)? })
 }

@@ -20,9 +20,9 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Generated with a fixed seed, unless there is a real one.
-    pub(crate) fn make(layermount: &Path, layers: usize, real: Option<&str>) -> Result<Self, String> {
-        // The kernel mounts no EROFS file out of every file system; /tmp may be in memory.
-        let directory = tempfile::Builder::new().prefix("layermount-warm-").tempdir_in("/var/tmp");
+    pub(crate) fn make(below: &Path, layermount: &Path, layers: usize, real: Option<&str>) -> Result<Self, String> {
+        // podman refuses long paths.
+        let directory = tempfile::Builder::new().prefix("warm-").tempdir_in(below);
         let directory = directory.map_err(|error| error.to_string())?;
         let reference = match real {
             Some(reference) => format!("oci:{reference}"),
