@@ -22,7 +22,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, SyscallContext, SyscallError};
@@ -50,7 +50,14 @@ const ON_DISK: &str = "on-disk";
 /// This boot of this kernel; `None` where `/proc` does not tell.
 pub(super) fn boot_id() -> Option<&'static str> {
     static BOOT_ID: OnceLock<Option<String>> = OnceLock::new();
-    let read = || Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned());
+    let read = || {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(c"/proc/sys/kernel/random/boot_id", flags, Mode::empty()).ok()?;
+        // As long as a UUID and a line break.
+        let mut text = [0; 64];
+        let length = rustix::io::read(&file, &mut text).ok()?;
+        Some(std::str::from_utf8(text.get(..length)?).ok()?.trim().to_owned())
+    };
     BOOT_ID.get_or_init(read).as_deref()
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::caller::in_initial_user_namespace;
@@ -57,8 +57,16 @@ impl StoreRoot {
         // Names that are shown and locked should not depend on where the caller happens to be.
         let path = std::path::absolute(&path).syscall("getcwd", String::new)?;
         let root = Self { path, fd: OnceLock::new(), durability: Durability::default() };
+        // Nearly always: then there is nothing else that leads to it.
+        if let Ok(fd) = rustix::fs::openat2(CWD, &root.path, DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            root.adopt(fd, None)?;
+            return Ok(root);
+        }
         match rustix::fs::open(&root.path, DIRECTORY, Mode::empty()) {
-            Ok(fd) => root.adopt(fd)?,
+            Ok(fd) => {
+                let real = real_path(&fd);
+                root.adopt(fd, real)?;
+            }
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(root.failed("open", errno).into()),
         }
@@ -123,18 +131,16 @@ impl StoreRoot {
             open_or_create(fd.as_fd(), part.name())
                 .map_err(|errno| SyscallError::new("mkdirat", self.display(part), errno))?;
         }
-        self.adopt(fd)?;
+        let real = real_path(&fd);
+        self.adopt(fd, real)?;
         self.fd.get().map(AsFd::as_fd).ok_or_else(|| self.failed("open", Errno::NOENT).into())
     }
 
-    /// An adopted fd never changes.
-    fn adopt(&self, fd: OwnedFd) -> Result<()> {
+    /// An adopted fd never changes. `real` is where it lies, if the path has symlinks: the parents that they lead to have no part in it.
+    fn adopt(&self, fd: OwnedFd, real: Option<PathBuf>) -> Result<()> {
         check_owner(&fd, &self.path)?;
         check_parents(&self.path)?;
-        // The parents that symlinks lead to have no part in the path.
-        if let Ok(real) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-            && real != self.path
-        {
+        if let Some(real) = real.filter(|real| *real != self.path) {
             check_parents(&real)?;
         }
         let _ = self.fd.set(fd.into());
@@ -144,6 +150,11 @@ impl StoreRoot {
     fn failed(&self, call: &'static str, errno: Errno) -> SyscallError {
         SyscallError::new(call, self.path.display().to_string(), errno)
     }
+}
+
+/// Where an open directory lies, as far as `/proc` tells.
+fn real_path(directory: &OwnedFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()
 }
 
 /// Checks that nobody else could have put something into a directory of the store.
