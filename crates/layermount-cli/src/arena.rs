@@ -19,11 +19,6 @@ const LARGEST: usize = 64 << 10;
 #[global_allocator]
 static ARENA: Arena = Arena::new();
 
-/// Where the first allocation lies.
-pub(crate) fn start() -> *const u8 {
-    ARENA.start()
-}
-
 #[repr(align(4096))]
 struct Piece(#[expect(dead_code, reason = "used by address")] [u8; SIZE]);
 

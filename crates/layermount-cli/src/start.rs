@@ -8,7 +8,6 @@
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::ptr;
 
 use nix::libc;
 
@@ -33,7 +32,6 @@ const PANICKED: c_int = 101;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, expect(dead_code, reason = "tests have a main of their own"))]
 extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
-    touch_memory();
     open_standard_streams();
     // SAFETY: takes integers, and there is no other thread yet. Whoever writes to a pipe that nobody reads is told by an error.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
@@ -47,22 +45,6 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     // Whoever does not read it has been told of all else.
     let _ = std::io::stdout().flush();
     status
-}
-
-/// Has the kernel map at once what `run` takes of the stack and of the heap (`MADV_POPULATE_WRITE`, Linux 5.14): page by page, as it is
-/// first written to, takes thrice as long. Where that cannot be had, nothing is lost.
-fn touch_memory() {
-    /// Of both, measured.
-    const STACK: usize = 96 << 10;
-    const HEAP: usize = 128 << 10;
-    const PAGE: usize = 4096;
-    let here = 0_u8;
-    let stack = ptr::from_ref(&here).addr() & !(PAGE - 1);
-    for (start, length) in [(stack - STACK, STACK), (crate::arena::start().addr(), HEAP)] {
-        let start: *mut libc::c_void = ptr::without_provenance_mut(start);
-        // SAFETY: it changes no content, and fails where nothing is mapped.
-        unsafe { libc::madvise(start, length, libc::MADV_POPULATE_WRITE) };
-    }
 }
 
 /// A stream that is closed would be the first file that is opened, and be written to.

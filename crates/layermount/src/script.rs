@@ -281,7 +281,9 @@ pub(crate) struct Script<'a> {
 
 impl<'a> Script<'a> {
     pub(crate) fn new() -> Self {
-        Self::default()
+        // More than most have: growing would take as much memory again, all of it touched.
+        const STEPS: usize = 256;
+        Self { steps: Vec::with_capacity(STEPS), ..Self::default() }
     }
 
     /// Says what the steps that follow are for, as it stands in an error: `mount the overlay`.

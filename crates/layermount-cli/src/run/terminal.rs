@@ -113,14 +113,15 @@ impl Drop for Raw {
 /// Bytes on their way.
 #[derive(Debug)]
 struct Buffer {
-    bytes: [u8; CHUNK],
+    /// Not on the stack of whoever has no terminal.
+    bytes: Box<[u8; CHUNK]>,
     start: usize,
     end: usize,
 }
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self { bytes: [0; CHUNK], start: 0, end: 0 }
+        Self { bytes: Box::new([0; CHUNK]), start: 0, end: 0 }
     }
 }
 
@@ -136,7 +137,7 @@ impl Buffer {
     /// How many came.
     fn fill(&mut self, from: BorrowedFd<'_>) -> rustix::io::Result<usize> {
         (self.start, self.end) = (0, 0);
-        self.end = rustix::io::read(from, &mut self.bytes)?;
+        self.end = rustix::io::read(from, &mut self.bytes[..])?;
         Ok(self.end)
     }
 

@@ -362,6 +362,8 @@ fn enter(root: BorrowedFd<'_>) -> Result<()> {
     if is_root(fs::stat(c".")?) { Ok(()) } else { Err(Errno::XDEV) }
 }
 
+// Not a part of what runs all steps, which would have the stack of this one with each.
+#[inline(never)]
 /// Mounts over `/` of a private namespace, and takes the mount from there as a detached one.
 fn mount_joined(
     lowers: &[LayerArgument<'_>],

@@ -4,6 +4,7 @@
 //! made relative to the descriptor of its parent. Async-signal-safe: paths are kept in arrays on the stack.
 
 use std::ffi::CStr;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -30,6 +31,12 @@ pub(super) fn open_target(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -
             };
         }
     }
+    make_target(root, path, kind)
+}
+
+/// Apart, with all that is large on the stack: what is there already needs none of it.
+#[inline(never)]
+fn make_target(root: BorrowedFd<'_>, path: &CStr, kind: TargetKind) -> Result<OwnedFd> {
     let mut wanted = PathBuffer::new();
     wanted.push(path.to_bytes())?;
     for _ in 0..MAX_LINKS {
@@ -98,36 +105,30 @@ pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Result<Owne
 /// `None` when there is a link on the way that leads nowhere: then `path` says where that would be.
 fn make(root: BorrowedFd<'_>, path: &mut PathBuffer, kind: TargetKind) -> Result<Option<OwnedFd>> {
     let mut parent = open_in(root, c".", OFlags::DIRECTORY)?;
-    // The part of `path` up to the component at hand.
-    let mut so_far = PathBuffer::new();
-    let mut rest = path.bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
-    while let Some(name) = rest.next() {
-        let above = so_far.clone();
-        so_far.push(b"/")?;
-        so_far.push(name)?;
-        let last = rest.peek().is_none();
+    let mut component = path.component_from(0);
+    while let Some(place) = component {
+        component = path.component_from(place.end);
+        let last = component.is_none();
         let flags = if last { OFlags::empty() } else { OFlags::DIRECTORY };
-        match open_in(root, so_far.terminated()?, flags) {
-            Ok(found) => parent = found,
+        let opened = path.up_to(&place, |so_far, name| match open_in(root, so_far, flags) {
             Err(Errno::NOENT) => {
-                let mut component = PathBuffer::new();
-                component.push(name)?;
-                let name = component.terminated()?;
                 let made = match kind {
                     TargetKind::File if last => make_file(parent.as_fd(), name),
                     _ => fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)),
                 };
-                match made {
-                    Ok(()) => {}
-                    // It is there and yet leads nowhere: a dangling link.
-                    Err(Errno::EXIST) => {
-                        *path = follow(parent.as_fd(), name, &above, rest)?;
-                        return Ok(None);
-                    }
-                    Err(errno) => return Err(errno),
-                }
-                let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
-                parent = fs::openat(&parent, name, open, Mode::empty())?;
+                made.and_then(|()| {
+                    let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
+                    fs::openat(&parent, name, open, Mode::empty())
+                })
+            }
+            opened => opened,
+        })?;
+        match opened {
+            Ok(opened) => parent = opened,
+            // It is there and yet leads nowhere: a dangling link.
+            Err(Errno::EXIST) => {
+                follow(parent.as_fd(), path, &place)?;
+                return Ok(None);
             }
             Err(errno) => return Err(errno),
         }
@@ -140,24 +141,20 @@ fn make_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
 }
 
-/// The path that has the link at `name` replaced by what it says.
-fn follow<'a>(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    above: &PathBuffer,
-    rest: impl Iterator<Item = &'a [u8]>,
-) -> Result<PathBuffer> {
+/// Replaces the link at `place` by what it says.
+#[inline(never)]
+fn follow(parent: BorrowedFd<'_>, path: &mut PathBuffer, place: &Range<usize>) -> Result<()> {
     let mut link = [0_u8; PATH_MAX];
-    let length = fs::readlinkat_raw(parent, name, &mut link[..])?;
+    let length = path.up_to(place, |_, name| fs::readlinkat_raw(parent, name, &mut link[..]))??;
     let link = link.get(..length).unwrap_or_default();
-    let mut path = if link.starts_with(b"/") { PathBuffer::new() } else { above.clone() };
-    path.push(b"/")?;
-    path.push(link)?;
-    for name in rest {
-        path.push(b"/")?;
-        path.push(name)?;
-    }
-    Ok(path)
+    let before = if link.starts_with(b"/") { &[] } else { path.bytes().get(..place.start).unwrap_or_default() };
+    let mut followed = PathBuffer::new();
+    followed.push(before)?;
+    followed.push(b"/")?;
+    followed.push(link)?;
+    followed.push(path.bytes().get(place.end..).unwrap_or_default())?;
+    *path = followed;
+    Ok(())
 }
 
 fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
@@ -194,7 +191,7 @@ pub(crate) fn exists(path: &CStr) -> bool {
     fs::statat(fs::CWD, path, AtFlags::empty()).is_ok()
 }
 
-#[derive(Clone)]
+/// A path of less than [`PATH_MAX`] bytes.
 struct PathBuffer {
     bytes: [u8; PATH_MAX],
     length: usize,
@@ -219,8 +216,27 @@ impl PathBuffer {
         Ok(())
     }
 
-    fn terminated(&self) -> Result<&CStr> {
-        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
+    /// Where the first name lies that begins at `from` or later.
+    fn component_from(&self, from: usize) -> Option<Range<usize>> {
+        let rest = self.bytes().get(from..)?;
+        let start = from + rest.iter().position(|byte| *byte != b'/')?;
+        let length = self.bytes().get(start..)?.iter().position(|byte| *byte == b'/');
+        Some(start..length.map_or(self.length, |length| start + length))
+    }
+
+    /// Has `work` done with the path up to the end of a name, and with that name alone.
+    fn up_to<T>(&mut self, name: &Range<usize>, work: impl FnOnce(&CStr, &CStr) -> T) -> Result<T> {
+        let end = self.bytes.get_mut(name.end).ok_or(Errno::NAMETOOLONG)?;
+        let behind = std::mem::replace(end, 0);
+        let text = |from: usize| {
+            let bytes = self.bytes.get(from..=name.end).unwrap_or_default();
+            CStr::from_bytes_with_nul(bytes).map_err(|_| Errno::INVAL)
+        };
+        let done = text(0).and_then(|path| Ok(work(path, text(name.start)?)));
+        if let Some(end) = self.bytes.get_mut(name.end) {
+            *end = behind;
+        }
+        done
     }
 }
 
