@@ -117,6 +117,12 @@ unsafe impl GlobalAlloc for Arena {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::undocumented_unsafe_blocks,
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "whether what is promised is kept is what is tested"
+    )]
+
     use super::*;
 
     fn layout(size: usize, align: usize) -> Layout {

@@ -35,11 +35,10 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     open_standard_streams();
     // SAFETY: takes integers, and there is no other thread yet. Whoever writes to a pipe that nobody reads is told by an error.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: as the C library calls it: so many pointers.
-    let words = (0..count).map(|index| unsafe { *words.add(index) });
-    // SAFETY: each to a terminated string, which nobody changes.
-    let words = words.map(|word| unsafe { CStr::from_ptr(word) });
+    // SAFETY: as the C library calls it: so many pointers, and more than none.
+    let words = unsafe { std::slice::from_raw_parts(words, usize::try_from(count).unwrap_or(0)) };
+    // SAFETY: each is to a terminated string, which nobody changes.
+    let words = words.iter().map(|word| unsafe { CStr::from_ptr(*word) });
     let words: Vec<OsString> = words.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect();
     let status = std::panic::catch_unwind(|| crate::run_command(&words)).map_or(PANICKED, |ExitCode(code)| code.into());
     // Whoever does not read it has been told of all else.

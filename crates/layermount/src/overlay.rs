@@ -17,6 +17,7 @@ pub use upper::Upper;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags};
@@ -160,7 +161,7 @@ impl RootMount {
 
     /// What says that layers and upper are in use, once they are mounted.
     pub(crate) fn into_holds(self) -> Holds {
-        Holds { _stack: self.stack, _upper: self.persistent.map(Persistent::into_lock) }
+        Holds { _layers: self.stack.into_locks(), _upper: self.persistent.map(Persistent::into_lock) }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -229,7 +230,7 @@ impl RootMount {
 /// The locks on what is mounted. Without them, the mount table alone says that it is in use.
 #[derive(Debug)]
 pub(crate) struct Holds {
-    _stack: LayerStack,
+    _layers: Vec<Arc<OwnedFd>>,
     _upper: Option<OwnedFd>,
 }
 

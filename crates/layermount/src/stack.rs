@@ -161,6 +161,12 @@ impl LayerStack {
         self.xattrs
     }
 
+    /// What keeps the layers in the store. Their mounts are closed, for which the kernel has whoever does so wait: an overlay that is
+    /// made of them has its own.
+    pub(crate) fn into_locks(self) -> Vec<Arc<OwnedFd>> {
+        self.layers.into_iter().map(|layer| layer.mounted.unwrap_or(layer.directory)).collect()
+    }
+
     pub(crate) fn root(&self) -> &RootAttributes {
         &self.root
     }

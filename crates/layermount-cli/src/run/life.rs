@@ -167,7 +167,7 @@ impl Drop for Mark {
 
 /// 64 hexadecimal digits, as Docker's.
 fn random_id() -> Result<String> {
-    random::hex::<32>().map_err(|error| Failure::io("cannot read /dev/urandom", error))
+    random::hex::<32>().map_err(|error| Failure::io("cannot make up an ID", error))
 }
 
 /// Who has started layermount.

@@ -1,14 +1,14 @@
 //! Names that nobody else makes up.
 
-use std::fs::File;
-use std::io::Read as _;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{SyscallContext as _, SyscallError};
 
-/// `N` random bytes as hexadecimal digits.
+/// `N` random bytes as hexadecimal digits. Up to 256 come at once (getrandom(2)).
 pub(crate) fn hex<const N: usize>() -> Result<String, SyscallError> {
+    const { assert!(N <= 256) };
     let mut bytes = [0_u8; N];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.syscall("read", || "/dev/urandom".to_owned())?;
+    rustix::io::retry_on_intr(|| getrandom(&mut bytes[..], GetRandomFlags::empty()))
+        .syscall("getrandom", || format!("{N} bytes"))?;
     Ok(hex::encode(bytes))
 }
