@@ -1,5 +1,6 @@
 //! Who is measured, by which command line, and what that does besides.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::engine;
@@ -7,6 +8,7 @@ use crate::runtime;
 use crate::scene::{Scene, run};
 
 const RUN: &str = "layermount run";
+const KEPT: &str = "layermount run, kept mounted";
 pub(crate) const BWRAP: &str = "bwrap";
 
 /// A command to be measured.
@@ -55,7 +57,8 @@ type Maker = fn(&Scene) -> Result<Contender, String>;
 
 /// How each is made ready; ours first.
 const MAKERS: &[(&str, Maker)] = &[
-    (RUN, layermount),
+    (RUN, |scene| layermount(scene, &scene.store())),
+    (KEPT, |scene| layermount(scene, &scene.kept_store()?)),
     ("exec", bare),
     ("exec, static", bare_static),
     (BWRAP, bwrap),
@@ -91,9 +94,9 @@ pub(crate) fn contender(version: String, command: Command) -> Contender {
     }
 }
 
-/// A target for `layermount run`.
+/// A target for `layermount run`, however it finds its image.
 pub(crate) fn at_most(bound: Bound) -> Side {
-    Side::Other(vec![Target { ours: RUN, at_most: bound }])
+    Side::Other([RUN, KEPT].map(|ours| Target { ours, at_most: bound }).into())
 }
 
 /// The first line of what `--version` says.
@@ -102,9 +105,9 @@ pub(crate) fn version(program: &str) -> Result<String, String> {
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
-fn layermount(scene: &Scene) -> Result<Contender, String> {
+fn layermount(scene: &Scene, store: &Path) -> Result<Contender, String> {
     let mut command = Command::new(&scene.layermount);
-    command.args(["run", "--store"]).arg(scene.store());
+    command.args(["run", "--store"]).arg(store);
     command.args(["--user", "0", "--entrypoint", "/bin/true", &scene.name]);
     Ok(Contender {
         side: Side::Ours,

@@ -11,14 +11,18 @@ pub(crate) struct Times {
     pub(crate) p90_ms: f64,
 }
 
-/// Runs them all, in turns; what each does first is not counted.
+/// Runs them all, in turns; what each does first is not counted. The kernel takes down in the background what one leaves, at the cost
+/// of the next: so the order is another one each time.
 pub(crate) fn measure(contenders: &mut [Contender], runs: usize) -> Result<Vec<Times>, String> {
     let mut took: Vec<Vec<Duration>> = contenders.iter().map(|_| Vec::new()).collect();
     for contender in &mut *contenders {
         contender.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
+    let mut turns: Vec<(&mut Contender, &mut Vec<Duration>)> = contenders.iter_mut().zip(&mut took).collect();
+    let mut random = 1;
     for round in 0..=runs {
-        for (contender, took) in contenders.iter_mut().zip(&mut took) {
+        shuffle(&mut turns, &mut random);
+        for (contender, took) in &mut turns {
             let since = Instant::now();
             let status = contender.command.status().map_err(|error| format!("{}: {error}", contender.name))?;
             let elapsed = since.elapsed();
@@ -31,6 +35,14 @@ pub(crate) fn measure(contenders: &mut [Contender], runs: usize) -> Result<Vec<T
         }
     }
     took.into_iter().map(times).collect::<Option<_>>().ok_or_else(|| "too few runs".to_owned())
+}
+
+/// Fisher and Yates, with the numbers of Knuth's MMIX.
+fn shuffle<T>(turns: &mut [T], random: &mut u64) {
+    for last in (1..turns.len()).rev() {
+        *random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        turns.swap(last, (*random >> 33) as usize % (last + 1));
+    }
 }
 
 fn times(mut took: Vec<Duration>) -> Option<Times> {

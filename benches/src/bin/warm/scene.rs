@@ -52,6 +52,13 @@ impl Scene {
         self.path("store")
     }
 
+    /// Another one, where `layermount store mount` keeps the image mounted: the first would be used so, too.
+    pub(crate) fn kept_store(&self) -> Result<PathBuf, String> {
+        let store = self.path("kept");
+        run(self.layermount().args(["store", "mount", "--quiet", &self.reference]).arg("--store").arg(&store))?;
+        Ok(store)
+    }
+
     fn layermount(&self) -> Command {
         let mut command = Command::new(&self.layermount);
         command.env("LAYERMOUNT_STORE", self.store());
@@ -62,6 +69,16 @@ impl Scene {
         let kind = if self.real { "a real image" } else { "a generated image" };
         let plural = if self.layers == 1 { "" } else { "s" };
         format!("{kind} of {} layer{plural}, /bin/true", self.layers)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Or the directory could not be removed.
+        let kept = self.path("kept");
+        if kept.exists() {
+            let _ = run(self.layermount().args(["store", "umount", "--quiet", "--all", "--store"]).arg(kept));
+        }
     }
 }
 
