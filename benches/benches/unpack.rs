@@ -1,4 +1,4 @@
-//! A layer from its blob to the store: inflate, verify, and unpack into a directory or index in a file. In MB/s of the tar
+//! A layer from its blob to the store: inflate, verify, and unpack into a directory or index in a file. In bytes/s of the tar
 //! archive, and in entries/s. And what it takes to make one file system of layers that are there.
 //!
 //! The store lies in the directory that `TMPDIR` names, so that its file system can be chosen. Where the kernel mounts no EROFS

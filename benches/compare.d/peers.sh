@@ -5,9 +5,9 @@
 readonly suites=(sid trixie bookworm)
 # Packages by a command that tells whether they are there.
 # shellcheck disable=SC2154 # Keys are no variables.
-readonly -A needed_cold=([bwrap]=bubblewrap [jq]=jq [mkfs.ext4]=e2fsprogs [mmdebstrap]=mmdebstrap [newuidmap]=uidmap [skopeo]=skopeo [time]=time)
+readonly -A needed_cold=([bwrap]=bubblewrap [jq]=jq [mkfs.ext4]=e2fsprogs [mmdebstrap]=mmdebstrap [musl-gcc]=musl-tools [newuidmap]=uidmap [skopeo]=skopeo [time]=time)
 # shellcheck disable=SC2154,SC2034 # The same; by name.
-readonly -A needed_warm=([jq]=jq [skopeo]=skopeo)
+readonly -A needed_warm=([jq]=jq [musl-gcc]=musl-tools [skopeo]=skopeo)
 # shellcheck disable=SC2154,SC2034
 readonly -A peers_warm=([bwrap]=bubblewrap [busybox]=busybox-static [crun]=crun [dockerd]=docker.io [podman]=podman [runc]=runc [systemd-nspawn]=systemd-container)
 

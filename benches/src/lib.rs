@@ -12,7 +12,7 @@
 //! Their input is generated, and the same on every machine. It lies in the directory that `TMPDIR` names, so that the file system
 //! can be chosen.
 //!
-//! Comparisons with other tools are made with whole commands, by `benches/compare` and `benches/warm`; what starting in an image
+//! Comparisons with other tools are made with whole commands, by `benches/compare`; what starting in an image
 //! takes beyond starting, `spawn-overhead` says.
 
 mod in_place;

@@ -3,12 +3,16 @@
 //! The first allocations are cut off one piece, one behind the other, and never given back, but for the last of them; later ones, and
 //! large ones, are the C library's. `layermount run` makes so few that it needs nothing else: musl's allocator took a twentieth of the
 //! whole start, most of it to return pages to the kernel one by one right before the process ended.
+//!
+//! The piece is mapped, and no variable: an init, which is a copy of layermount, gives back what is mapped, with all that the image has no
+//! business with, and keeps the program's variables.
 #![allow(unsafe_code, reason = "an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use nix::libc;
 
 /// What `run` takes, with room to spare. Only what is used becomes memory.
 const SIZE: usize = 512 << 10;
@@ -16,55 +20,81 @@ const SIZE: usize = 512 << 10;
 /// What is larger is the C library's: buffers that may be given back for something else.
 const LARGEST: usize = 64 << 10;
 
+/// Mappings begin at a page, and no page is smaller.
+const ALIGNMENT: usize = 4096;
+
 #[global_allocator]
 static ARENA: Arena = Arena::new();
 
-#[repr(align(4096))]
-struct Piece(#[expect(dead_code, reason = "used by address")] [u8; SIZE]);
-
 struct Arena {
-    piece: UnsafeCell<Piece>,
+    /// Null before the first allocation.
+    piece: AtomicPtr<u8>,
     /// Bytes from the start of the piece that belong to somebody, or did.
     used: AtomicUsize,
 }
 
-// SAFETY: nobody looks at the piece here; parts of it are given away, each to one owner, by the counter alone.
-unsafe impl Sync for Arena {}
-
 impl Arena {
     const fn new() -> Self {
-        Self { piece: UnsafeCell::new(Piece([0; SIZE])), used: AtomicUsize::new(0) }
+        Self { piece: AtomicPtr::new(ptr::null_mut()), used: AtomicUsize::new(0) }
     }
 
-    fn start(&self) -> *mut u8 {
-        self.piece.get().cast()
+    /// The piece, mapped if this is the first who asks. Null where there is no memory for it.
+    fn piece(&self) -> *mut u8 {
+        let piece = self.piece.load(Ordering::Acquire);
+        if piece.is_null() { self.map() } else { piece }
+    }
+
+    #[cold]
+    fn map(&self) -> *mut u8 {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping wherever there is room touches nothing that exists.
+        let mapped = unsafe { libc::mmap(ptr::null_mut(), SIZE, protection, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return ptr::null_mut();
+        }
+        match self.piece.compare_exchange(ptr::null_mut(), mapped.cast(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => mapped.cast(),
+            Err(others) => {
+                // SAFETY: it was mapped just now, and nobody knows of it.
+                unsafe { libc::munmap(mapped, SIZE) };
+                others
+            }
+        }
     }
 
     /// Where in the piece it is, if it is there.
     fn place(&self, memory: *mut u8) -> Option<usize> {
-        memory.addr().checked_sub(self.start().addr()).filter(|place| *place < SIZE)
+        let piece = self.piece.load(Ordering::Relaxed);
+        memory.addr().checked_sub(piece.addr()).filter(|place| *place < SIZE && !piece.is_null())
     }
 
     fn cut(&self, layout: Layout) -> Option<*mut u8> {
         let aligned = |used: usize| used.checked_next_multiple_of(layout.align());
         let end = |used| aligned(used)?.checked_add(layout.size()).filter(|end| *end <= SIZE);
-        if layout.size() > LARGEST || layout.align() > align_of::<Piece>() {
+        if layout.size() > LARGEST || layout.align() > ALIGNMENT {
             return None;
         }
-        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok()?;
+        let piece = self.piece();
+        if piece.is_null() {
+            return None;
+        }
+        // What the part's last owner did there comes before all that the next one does.
+        let before = self.used.fetch_update(Ordering::Acquire, Ordering::Relaxed, end).ok()?;
         // SAFETY: it ends in the piece, as was seen to above.
-        Some(unsafe { self.start().add(aligned(before)?) })
+        Some(unsafe { piece.add(aligned(before)?) })
     }
 
     /// Moves the end of the last part, if this is it.
     fn resize_last(&self, place: usize, size: usize, new_size: usize) -> bool {
         let (end, new_end) = (place + size, place + new_size);
-        new_end <= SIZE && self.used.compare_exchange(end, new_end, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        new_end <= SIZE && self.used.compare_exchange(end, new_end, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
-// SAFETY: every part is given to one owner, aligned and as long as was asked for, until that owner gives it back: only the last part
-// can become somebody else's, and by the very exchange that shows that it is the last.
+// SAFETY: every part is given to one owner, aligned and as long as was asked for, until that owner gives it back. Only the last part can
+// become somebody else's, by the exchange that shows that it is the last: it releases what the old owner did there, and whoever cuts
+// the same bytes off acquires it.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.cut(layout) {
@@ -100,7 +130,8 @@ unsafe impl GlobalAlloc for Arena {
             // SAFETY: it is none of ours, so it came from there.
             return unsafe { System.realloc(memory, layout, new_size) };
         };
-        if new_size <= layout.size() || self.resize_last(place, layout.size(), new_size) {
+        // One that is shorter stays where it is also if it is not the last.
+        if self.resize_last(place, layout.size(), new_size) || new_size <= layout.size() {
             return memory;
         }
         // SAFETY: as the caller promises, the size is one that the alignment goes with.
@@ -183,12 +214,33 @@ mod tests {
             assert_eq!(second, first.add(16));
             assert_eq!(arena.realloc(second, layout(10, 8), 1000), second, "in its place");
             arena.dealloc(second, layout(1000, 8));
-            assert_eq!(arena.alloc(layout(5, 1)), second);
+            let third = arena.alloc(layout(50, 1));
+            assert_eq!((third, arena.realloc(third, layout(50, 1), 5)), (second, second));
+            assert_eq!(arena.alloc(layout(1, 1)), second.add(5), "what it gave back");
             let moved = arena.realloc(first, layout(10, 1), 20);
             assert_ne!(moved, first);
             let large = arena.alloc(layout(LARGEST + 1, 1));
             assert!(arena.place(large).is_none());
             arena.dealloc(large, layout(LARGEST + 1, 1));
         }
+    }
+
+    /// What one thread has given back another one gets, and neither sees the other's bytes in its own.
+    #[test]
+    fn threads_share_nothing() {
+        static ARENA: Arena = Arena::new();
+        std::thread::scope(|scope| {
+            for mark in 1..=4_u8 {
+                scope.spawn(move || {
+                    for round in 0..20_000_usize {
+                        let layout = layout(1 + round % 64, 8);
+                        let memory = unsafe { ARENA.alloc(layout) };
+                        unsafe { ptr::write_bytes(memory, mark, layout.size()) };
+                        assert!((0..layout.size()).all(|at| unsafe { *memory.add(at) } == mark));
+                        unsafe { ARENA.dealloc(memory, layout) };
+                    }
+                });
+            }
+        });
     }
 }

@@ -17,25 +17,32 @@ pub(crate) fn keep_mounted(
     making: &Making,
     out: &mut dyn Write,
 ) -> Result<()> {
-    if UserNamespace::is_needed() {
-        let failure = Failure::new(ErrorKind::PermissionDenied, "only root can keep an image mounted");
-        return Err(failure.with_hint("an ordinary user's layers lie in directories, whose pages are shared as it is"));
-    }
+    check_privilege()?;
     session = session.durable(making.durable);
     let image = session.resolve(typed, choice)?;
-    drop(session.realize(&image, typed, choice, making)?);
-    let is_new = session.store.keep_mounted(&image)?;
-    // Its layers would be pruned otherwise, and the mount with them.
+    let realized = session.realize(&image, typed, choice, making)?;
+    // Or its layers would be pruned, and the mount with them.
     session.store.record(&image)?;
+    let is_new = session.store.keep_mounted(&image)?;
+    drop(realized);
     if session.report.is_quiet() {
         return Ok(());
     }
     let name = image.names().first().map_or_else(|| typed.to_owned(), |name| familiar(name));
     let is = if is_new { "is mounted, until" } else { "was mounted already, until" };
-    Ok(writeln!(out, "{name} {is} 'layermount store umount' or the machine's next start")?)
+    Ok(writeln!(out, "{name} {is} 'layermount store umount' or a reboot")?)
+}
+
+fn check_privilege() -> Result<()> {
+    if !UserNamespace::is_needed() {
+        return Ok(());
+    }
+    let failure = Failure::new(ErrorKind::PermissionDenied, "only root can keep an image mounted, and end that");
+    Err(failure.with_hint("an ordinary user's layers lie in directories, whose pages are shared as it is"))
 }
 
 pub(crate) fn unmount(session: &Session, typed: Option<&str>, out: &mut dyn Write) -> Result<()> {
+    check_privilege()?;
     let count = match typed {
         None => session.store.unmount_all()?,
         Some(typed) => {

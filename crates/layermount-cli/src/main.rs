@@ -48,12 +48,12 @@ use start::ExitCode;
 fn run_command(words: &[OsString]) -> ExitCode {
     let cli = match parse::command_line(words) {
         Ok(cli) => cli,
-        Err(error) => return usage::answer(error),
+        Err(error) => return usage::answer(error, words),
     };
     let (style, format) = (style(&cli.command), cli.global.log_format);
     let Cli { global, command } = match config::expand(cli, words) {
         Ok(cli) => cli,
-        Err(Mistake::Line(error)) => return usage::answer(error),
+        Err(Mistake::Line(error)) => return usage::answer(error, words),
         Err(Mistake::File(failure)) => {
             Report::with_format(format).failure(&failure);
             return failure.exit_code(style);

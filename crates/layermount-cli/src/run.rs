@@ -109,14 +109,10 @@ fn run_inside(args: &RunArgs, typed: &str, session: &mut Session, image: &Image,
     drop(pidfile);
     session.report.phase(Phase::End, since, || describe(&ended));
     limits::explain_end(&args.limited, &child, &session.report);
-    match scratch {
+    if let Some(scratch) = scratch {
         // Its mount is the program's, and gone with it.
-        Some(scratch) => {
-            drop(child);
-            scratch.remove()?;
-        }
-        // What it has open goes with this process, and in less time.
-        None => std::mem::forget(child),
+        drop(child);
+        scratch.remove()?;
     }
     Ok(exit_code(&ended))
 }

@@ -1,5 +1,7 @@
 //! What clap has to say: help, the version, and command lines that are wrong.
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgMatches, CommandFactory};
 
@@ -9,7 +11,7 @@ use crate::report::Report;
 use crate::start::ExitCode;
 
 /// Prints what clap answered instead of a parsed command line.
-pub(crate) fn answer(error: clap::Error) -> ExitCode {
+pub(crate) fn answer(error: clap::Error, words: &[OsString]) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Whoever closed stdout does not want to know.
@@ -23,7 +25,7 @@ pub(crate) fn answer(error: clap::Error) -> ExitCode {
         }
         _ => {}
     }
-    let typed = Typed::from(&Cli::command().ignore_errors(true).try_get_matches().unwrap_or_default());
+    let typed = Typed::from(&Cli::command().ignore_errors(true).try_get_matches_from(words).unwrap_or_default());
     let failure = failure(&error, &typed);
     Report::with_format(typed.format).failure(&failure);
     failure.exit_code(typed.style)

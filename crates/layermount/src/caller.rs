@@ -67,7 +67,7 @@ impl MapId {
 impl Caller {
     /// Looks at the calling thread.
     pub(crate) fn current() -> Self {
-        let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        let effective = effective();
         let initial_user_namespace = in_initial_user_namespace();
         let is_admin = effective.contains(CapabilitySet::SYS_ADMIN);
         let owners = match (initial_user_namespace, is_admin) {
@@ -93,9 +93,9 @@ impl Caller {
         Self { may_mount: false, may_make_devices: false, owners: Owners::One, needs_user_namespace: true, ..self }
     }
 
-    /// [`Self::needs_user_namespace`], with no more than that takes.
-    pub(crate) fn needs_user_namespace_now() -> bool {
-        !capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    /// [`Self::needs_user_namespace`] of the calling thread, with no more questions than that takes.
+    pub(crate) fn lacks_sys_admin() -> bool {
+        !effective().contains(CapabilitySet::SYS_ADMIN)
     }
 
     /// The kernel lets this thread write any ID map: it needs no help with that.
@@ -163,6 +163,10 @@ impl Caller {
         script.push(Step::WriteProc { path: c"/proc/self/uid_map", contents: map(self.uid) });
         script.push(Step::WriteProc { path: c"/proc/self/gid_map", contents: map(self.gid) });
     }
+}
+
+fn effective() -> CapabilitySet {
+    capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
 
 /// The capability counts only in the user namespace that owns the mount namespace: after `unshare --user`, which leaves the mount

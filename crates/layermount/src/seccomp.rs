@@ -106,8 +106,8 @@ impl Seccomp {
             Kind::Default if !Self::is_supported() => Ok(None),
             Kind::Default => {
                 let old_sockets = if is_i386(platform) { OldSockets::Allowed } else { OldSockets::Refused };
-                let ready = || if old_sockets == OldSockets::Refused { ready::filter() } else { None };
-                match (capabilities == Capabilities::CONTAINER).then(ready).flatten() {
+                let is_ready = capabilities == Capabilities::CONTAINER && old_sockets == OldSockets::Refused;
+                match is_ready.then(ready::filter).flatten() {
                     Some(filter) => Ok(Some(filter)),
                     None => default::rules(capabilities, old_sockets).assemble().map(Some),
                 }

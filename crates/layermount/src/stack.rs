@@ -161,8 +161,8 @@ impl LayerStack {
         self.xattrs
     }
 
-    /// What keeps the layers in the store. Their mounts are closed, for which the kernel has whoever does so wait: an overlay that is
-    /// made of them has its own.
+    /// The descriptors that hold locks on layers of the store. Mounts are closed: an overlay made of them has its own, and the kernel has
+    /// whoever closes one wait.
     pub(crate) fn into_locks(self) -> Vec<Arc<OwnedFd>> {
         self.layers.into_iter().map(|layer| layer.mounted.unwrap_or(layer.directory)).collect()
     }

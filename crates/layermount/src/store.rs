@@ -15,10 +15,11 @@
 //!   locks/<hex>                          who makes or completes the layer of this diff ID holds a lock on this file
 //!   locks/image-<hex>                    who streams this image out of an engine does
 //!   locks/index-<hex>                    who makes the index of the layers of this chain does
+//!   locks/mount-<key>.<files>            who has these files mounted for all, or ends that, does
 //!   images/<id>.json                     one pulled image
 //!   names/<digest of name and platform>  which image a name stands for, and what is needed of it to run a program
 //!   mnt/                                 always empty; where processes with mount namespaces of their own see an image
-//!   mounts/<key>.<inode>/                where an image in EROFS files is kept mounted, if somebody wants that
+//!   mounts/<key>.<files>/                where an image in EROFS files is kept mounted, if somebody wants that
 //! ```
 //!
 //! `<backing>` is `dir-trusted` or `dir-user`, after the namespace of overlayfs's xattrs, or `erofs`. `dir-user` is for layers
@@ -90,11 +91,13 @@ use crate::image::{Image, Platform};
 use crate::limits::Limit;
 use crate::stack::LayerStack;
 
+use kept::Unseen;
 use root::{Part, StoreRoot};
 
 /// A directory that holds layers, ready to be mounted, and remembers the images that were pulled.
 ///
-/// Any number of processes may use one store at once. Nothing is created before something has to be written.
+/// Any number of processes may use one store at once. Nothing is created before something has to be written. A clone is another handle
+/// on the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: StoreRoot,
@@ -311,7 +314,8 @@ impl Store {
 
     /// Keeps an image mounted that is in the store in EROFS files, for others to see below the store's directory, until
     /// [`Store::unmount`] or the machine's next start: who realizes it from now on mounts nothing anew, and all programs that run
-    /// in it share their pages. Returns whether it was not kept before.
+    /// in it share their pages. Returns whether that is new. The mount is seen in the mount namespace of the caller, and in those that
+    /// receive its mounts; elsewhere, the image is mounted as ever. Linux 6.12, as for all EROFS files.
     ///
     /// # Errors
     ///
@@ -321,15 +325,24 @@ impl Store {
         realize::keep_mounted(&self.root, image)
     }
 
-    /// Ends what [`Store::keep_mounted`] began. Programs that run in the image go on. Returns whether it was mounted here.
+    /// Ends what [`Store::keep_mounted`] began, if it is seen in the mount namespace of the caller, and then in all. Programs that run in
+    /// the image go on. Returns whether it was mounted here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] for whoever may not unmount.
     pub fn unmount(&self, image: &Image) -> Result<bool> {
-        let names = realize::names(image);
-        Ok(kept::release(&self.root, |name, _| names.iter().any(|ours| ours == name))? > 0)
+        let names = realize::entry_names(image);
+        Ok(kept::release(&self.root, Unseen::Stays, |name, _| names.iter().any(|ours| ours == name))? > 0)
     }
 
     /// [`Store::unmount`] of all that are kept mounted. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The first, after all have been tried.
     pub fn unmount_all(&self) -> Result<usize> {
-        kept::release(&self.root, |_, _| true)
+        kept::release(&self.root, Unseen::Stays, |_, _| true)
     }
 
     /// Remembers the image under its names, so that it is found without the place it came from, and its layers are not

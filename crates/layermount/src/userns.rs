@@ -86,7 +86,7 @@ struct Holder {
 impl UserNamespace {
     /// Whether the calling thread can mount nothing where it is, for want of `CAP_SYS_ADMIN`.
     pub fn is_needed() -> bool {
-        Caller::needs_user_namespace_now()
+        Caller::lacks_sys_admin()
     }
 
     /// Starts to make a namespace with these maps, and does not wait for it: [`UserNamespace::enter`] does.

@@ -1,4 +1,4 @@
-//! Bars, for the README.
+//! Bars, as SVG.
 
 use std::fmt::Write as _;
 

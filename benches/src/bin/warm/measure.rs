@@ -11,8 +11,11 @@ pub(crate) struct Times {
     pub(crate) p90_ms: f64,
 }
 
-/// Runs them all, in turns; what each does first is not counted. The kernel takes down in the background what one leaves, at the cost
-/// of the next: so the order is another one each time.
+/// A turn. The first run of it is not counted: the kernel takes down in the background what somebody else has left, engines above all,
+/// and the processor's caches are theirs.
+const IN_A_ROW: usize = 5;
+
+/// Runs them all, in turns, and in another order each time.
 pub(crate) fn measure(contenders: &mut [Contender], runs: usize) -> Result<Vec<Times>, String> {
     let mut took: Vec<Vec<Duration>> = contenders.iter().map(|_| Vec::new()).collect();
     for contender in &mut *contenders {
@@ -20,17 +23,19 @@ pub(crate) fn measure(contenders: &mut [Contender], runs: usize) -> Result<Vec<T
     }
     let mut turns: Vec<(&mut Contender, &mut Vec<Duration>)> = contenders.iter_mut().zip(&mut took).collect();
     let mut random = 1;
-    for round in 0..=runs {
+    for _ in 0..runs.div_ceil(IN_A_ROW - 1) {
         shuffle(&mut turns, &mut random);
         for (contender, took) in &mut turns {
-            let since = Instant::now();
-            let status = contender.command.status().map_err(|error| format!("{}: {error}", contender.name))?;
-            let elapsed = since.elapsed();
-            if !status.success() {
-                return Err(format!("{}: {status}", contender.name));
-            }
-            if round > 0 {
-                took.push(elapsed);
+            for run in 0..IN_A_ROW {
+                let since = Instant::now();
+                let status = contender.command.status().map_err(|error| format!("{}: {error}", contender.name))?;
+                let elapsed = since.elapsed();
+                if !status.success() {
+                    return Err(format!("{}: {status}", contender.name));
+                }
+                if run > 0 {
+                    took.push(elapsed);
+                }
             }
         }
     }

@@ -114,14 +114,14 @@ impl Drop for Raw {
 #[derive(Debug)]
 struct Buffer {
     /// Not on the stack of whoever has no terminal.
-    bytes: Box<[u8; CHUNK]>,
+    bytes: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self { bytes: Box::new([0; CHUNK]), start: 0, end: 0 }
+        Self { bytes: vec![0; CHUNK].into(), start: 0, end: 0 }
     }
 }
 

@@ -25,9 +25,9 @@ struct Level {
     stat: Stat,
 }
 
-// Not a part of what runs all steps, which would have the stack of this one with each.
-#[inline(never)]
 /// Copies the directory `from` with all that is in it into the directory `into`. Attributes that memory cannot have are left out.
+// Apart from what runs all steps, which would have this one's stack with each.
+#[inline(never)]
 pub(super) fn copy_tree(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> Result<()> {
     let mut levels: [Option<Level>; MAX_DEPTH] = [const { None }; MAX_DEPTH];
     let mut depth = 0;

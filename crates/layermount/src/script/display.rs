@@ -27,7 +27,8 @@ impl Step<'_> {
             Self::SetReadOnly { .. } | Self::Restrict { .. } => "mount_setattr",
             Self::TakeMode { .. } | Self::SetMode { .. } => "fchmodat",
             Self::CopyTree { .. } => "copy",
-            Self::OpenDirectory { .. } | Self::OpenPlace { .. } | Self::OpenTarget { .. } => "openat2",
+            Self::OpenDirectory { .. } | Self::OpenTarget { .. } => "openat2",
+            Self::OpenPlace { .. } => "openat2, or mkdirat",
             Self::Reopen { .. } => "openat",
             Self::MakeDirectory { .. } | Self::MakeDirectories { .. } => "mkdirat",
             Self::RemoveDirectory { .. } => "unlinkat",
@@ -74,9 +75,10 @@ impl fmt::Display for Step<'_> {
             Self::MakeDirectories { path, .. } => write!(f, "{}, 0755", Quoted(path)),
             Self::TakeMode { path, .. } | Self::CopyTree { path, .. } => write!(f, "{}", Quoted(path)),
             Self::SetMode { directory, mode } => write!(f, "{directory}, 0{mode:o}"),
-            Self::OpenDirectory { path, .. } | Self::OpenPlace { path, .. } => {
-                write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path))
+            Self::OpenPlace { path, .. } => {
+                write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS, made 0755 if missing", Quoted(path))
             }
+            Self::OpenDirectory { path, .. } => write!(f, "{}, O_DIRECTORY, RESOLVE_NO_SYMLINKS", Quoted(path)),
             Self::Reopen { path, .. } => write!(f, "AT_FDCWD, {}, O_PATH|O_DIRECTORY", Quoted(path)),
             Self::OpenTarget { path, kind, .. } => write!(f, "{}, {kind:?}, RESOLVE_IN_ROOT", Quoted(path)),
             Self::MakeDirectory { path, mode, .. } => write!(f, "{}, 0{mode:o}", Quoted(path)),

@@ -157,7 +157,7 @@ impl Step<'_> {
                 let at = files.at(*at)?;
                 let directory = match open_directory(at, path, OFlags::PATH) {
                     Err(Errno::NOENT) => {
-                        fs::mkdirat(at, path.as_c_str(), Mode::from_raw_mode(0o755))?;
+                        make_directory(at, path, 0o755)?;
                         open_directory(at, path, OFlags::PATH)?
                     }
                     opened => opened?,
@@ -198,12 +198,7 @@ impl Step<'_> {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => Ok(()),
                 from => copy_tree(from?.as_fd(), files.slot(*into)?),
             },
-            Step::MakeDirectory { at, path, mode } => {
-                match fs::mkdirat(files.at(*at)?, path.as_c_str(), Mode::from_raw_mode(*mode)) {
-                    Err(Errno::EXIST) => Ok(()),
-                    other => other,
-                }
-            }
+            Step::MakeDirectory { at, path, mode } => make_directory(files.at(*at)?, path, *mode),
             Step::RemoveDirectory { at, path } => fs::unlinkat(files.at(*at)?, path.as_c_str(), AtFlags::REMOVEDIR),
             Step::MakeSymlink { target, at, path } => fs::symlinkat(*target, files.at(*at)?, *path),
             Step::MakeCharacterDevice { at, path, major, minor } => {
@@ -269,6 +264,14 @@ impl Step<'_> {
                 _ => return,
             }
         }
+    }
+}
+
+/// That it exists already is fine.
+fn make_directory(at: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
+    match fs::mkdirat(at, path, Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
     }
 }
 
@@ -362,9 +365,9 @@ fn enter(root: BorrowedFd<'_>) -> Result<()> {
     if is_root(fs::stat(c".")?) { Ok(()) } else { Err(Errno::XDEV) }
 }
 
-// Not a part of what runs all steps, which would have the stack of this one with each.
-#[inline(never)]
 /// Mounts over `/` of a private namespace, and takes the mount from there as a detached one.
+// Apart from what runs all steps, which would have this one's stack with each.
+#[inline(never)]
 fn mount_joined(
     lowers: &[LayerArgument<'_>],
     upper: Option<&[LayerArgument<'_>; 2]>,

@@ -1,7 +1,7 @@
 //! The default for the capabilities that programs have by default, assembled ahead of time.
 //!
-//! Nearly every program gets it, and to assemble it took a fortieth of a whole start. A test compares it with what the assembler
-//! makes now, and prints what has to stand here when the rules have changed.
+//! Nearly every program gets it, and assembling it took as long as having the kernel take it. A test compares it with what the
+//! assembler makes now, and prints what has to stand here when the rules have changed.
 
 use nix::libc::sock_filter;
 

@@ -11,9 +11,15 @@ use super::Source;
 
 /// The images of a [`Store`]; of the default one by default. The store is opened when it is asked, unless it is open already.
 #[derive(Debug, Clone, Default)]
-pub struct StoredImages {
-    path: Option<PathBuf>,
-    store: Option<Store>,
+pub struct StoredImages(Place);
+
+/// Which store.
+#[derive(Debug, Clone, Default)]
+enum Place {
+    #[default]
+    Default,
+    At(PathBuf),
+    Open(Store),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,26 +42,27 @@ impl Fault for StoredImagesError {
 impl StoredImages {
     /// The images of the store at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: Some(path.into()), store: None }
+        Self(Place::At(path.into()))
     }
 
     /// The images of a store that is open.
     pub fn of(store: &Store) -> Self {
-        Self { path: Some(store.path().to_owned()), store: Some(store.clone()) }
+        Self(Place::Open(store.clone()))
     }
 
     fn store(&self) -> Result<Store> {
-        match &self.store {
-            Some(store) if store.exists() => Ok(store.clone()),
+        match &self.0 {
+            Place::Open(store) if store.exists() => Ok(store.clone()),
             // It may have been made since.
             _ => Store::open(self.path()?),
         }
     }
 
     fn path(&self) -> Result<PathBuf> {
-        match &self.path {
-            Some(path) => Ok(path.clone()),
-            None => Store::default_path(),
+        match &self.0 {
+            Place::Default => Store::default_path(),
+            Place::At(path) => Ok(path.clone()),
+            Place::Open(store) => Ok(store.path().to_owned()),
         }
     }
 }

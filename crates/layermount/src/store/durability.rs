@@ -53,7 +53,7 @@ pub(super) fn boot_id() -> Option<&'static str> {
     let read = || {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::open(c"/proc/sys/kernel/random/boot_id", flags, Mode::empty()).ok()?;
-        // As long as a UUID and a line break.
+        // More than a UUID and a line break. Without the calls by which std finds out how long a file is.
         let mut text = [0; 64];
         let length = rustix::io::read(&file, &mut text).ok()?;
         Some(std::str::from_utf8(text.get(..length)?).ok()?.trim().to_owned())

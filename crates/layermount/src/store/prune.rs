@@ -15,8 +15,9 @@ use crate::mountinfo;
 
 use super::entry::{Key, is_index_name};
 use super::in_use::{Claim, Claimed, claim, is_mounted};
-use super::kept;
+use super::kept::{self, Unseen};
 use super::lock::try_lock;
+use super::realize::identity_of;
 use super::record;
 use super::root::{Part, StoreRoot, names_in, open_own};
 use super::shelf::{Shelf, ShelfKind};
@@ -129,18 +130,18 @@ fn prune_shelf(root: &StoreRoot, shelf: &Shelf, pruned: &mut Pruned) -> Result<(
     layers.chunks(AT_ONCE).try_for_each(|names| prune_some(root, shelf, names, pruned))
 }
 
-/// Nobody asked for a mount of what is going to be removed, or is not there any more.
+/// A mount goes with what it is of: entries that are going to be removed, and files that are not there any more.
 fn release_mounts(root: &StoreRoot, shelf: &Shelf, unneeded: &[(String, Need)]) {
     if shelf.kind() != ShelfKind::Files {
         return;
     }
     let is_unneeded = |name: &str| unneeded.iter().any(|(unneeded, _)| unneeded == name);
-    let is_there = |name: &str, inode| {
+    let is_there = |name: &str, identity| {
         let entry = shelf.entry_named(name).ok().flatten();
-        entry.is_some_and(|entry| entry.inode().is_ok_and(|ours| ours == inode))
+        entry.is_some_and(|entry| identity_of(shelf, &entry).is_ok_and(|ours| ours == Some(identity)))
     };
-    // What cannot be taken away here keeps its file in use, which is told of.
-    let _ = kept::release(root, |name, inode| is_unneeded(name) || !is_there(name, inode));
+    // What cannot be taken away here keeps its file in use, and [`Pruned::in_use`] tells of that.
+    let _ = kept::release(root, Unseen::Goes, |name, identity| is_unneeded(name) || !is_there(name, identity));
 }
 
 /// The names of the layers that indexes need which stay because somebody uses them.

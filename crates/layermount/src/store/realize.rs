@@ -5,7 +5,7 @@ mod files;
 mod streams;
 mod work;
 
-pub(super) use files::{keep_mounted, names, probe_in};
+pub(super) use files::{entry_names, identity_of, keep_mounted, probe_in};
 pub(super) use work::Work;
 
 use crate::caller::Caller;

@@ -1,6 +1,6 @@
 //! The IDs that subuid(5) and subgid(5) grant to the calling user.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::unistd::User;
 
@@ -48,7 +48,17 @@ fn user_name(uid: u32) -> Option<String> {
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
-    local.or_else(|| User::from_uid(uid.into()).ok().flatten().map(|user| user.name))
+    // A C library that is linked in (musl's) knows no other place; getent(1) is of the system's.
+    local.or_else(|| User::from_uid(uid.into()).ok().flatten().map(|user| user.name)).or_else(|| ask_for_name(uid))
+}
+
+fn ask_for_name(uid: u32) -> Option<String> {
+    if cfg!(not(target_env = "musl")) {
+        return None;
+    }
+    let output = Command::new("getent").args(["passwd", &uid.to_string()]).stderr(Stdio::null()).output().ok()?;
+    let line = String::from_utf8(output.stdout).ok()?;
+    line.split(':').next().filter(|name| output.status.success() && !name.is_empty()).map(str::to_owned)
 }
 
 /// Lines `NAME:FIRST:COUNT`, where NAME may be a number.

@@ -122,6 +122,82 @@ fn what_lies_in_the_place_of_a_mount_is_not_taken_for_one() {
 }
 
 #[test]
+fn what_is_cut_short_is_made_anew_although_it_is_kept() {
+    let Some(world) = world() else { return };
+    let image = world.image("image", BASE);
+    world.realize(&image);
+    world.store().keep_mounted(&image).unwrap();
+    let file = entries_of_files(&world.path(), &image)[0].join("image");
+    let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(4096).unwrap();
+    let (stack, made) = world.realize(&image);
+    assert_eq!((read(&stack, "etc/motd").as_slice(), made), (&b"hello\n"[..], 1));
+    world.store().unmount_all().unwrap();
+}
+
+#[test]
+fn what_is_not_ours_hinders_nobody() {
+    let Some(world) = world() else { return };
+    let image = world.image("image", SINGLE);
+    world.realize(&image);
+    world.store().keep_mounted(&image).unwrap();
+    let place = std::fs::read_dir(world.path().join("mounts")).unwrap().next().unwrap().unwrap().path();
+    world.store().unmount_all().unwrap();
+    let works = |what: &str| {
+        assert_eq!(read(&world.realize(&image).0, "etc/motd"), b"hello\n", "{what}");
+        assert_eq!(world.store().unmount_all().unwrap(), 0, "{what}");
+    };
+    std::fs::write(&place, "a file").unwrap();
+    works("a file");
+    std::fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink("/", &place).unwrap();
+    works("a link");
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir_all(place.join("etc")).unwrap();
+    works("a copy of what was mounted");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    mount(Some("x"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    works("another file system");
+    nix::mount::umount(&place).unwrap();
+}
+
+#[test]
+fn a_mount_that_is_not_seen_here_stays_where_it_is() {
+    let Some(world) = world() else { return };
+    let image = world.image("image", SINGLE);
+    world.realize(&image);
+    world.store().keep_mounted(&image).unwrap();
+    std::thread::scope(|scope| {
+        let elsewhere = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let place = std::fs::read_dir(world.path().join("mounts")).unwrap().next().unwrap().unwrap().path();
+            nix::mount::umount(&place).unwrap();
+            assert!(!world.store().unmount(&image).unwrap());
+        });
+        elsewhere.join().unwrap();
+    });
+    assert_eq!(kept(&world.path()), 1);
+    assert!(world.store().unmount(&image).unwrap());
+}
+
+#[test]
+fn many_at_once_keep_it_once() {
+    let Some(world) = world() else { return };
+    let image = world.image("image", SINGLE);
+    world.realize(&image);
+    for _ in 0..20 {
+        let new: usize = std::thread::scope(|scope| {
+            let keep = || usize::from(world.store().keep_mounted(&image).unwrap());
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(keep)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((new, kept(&world.path())), (1, 1));
+        assert_eq!(world.store().unmount_all().unwrap(), 1);
+    }
+}
+
+#[test]
 fn what_is_no_file_system_is_refused() {
     let Some(world) = world() else { return };
     let image = world.image("image", BASE);

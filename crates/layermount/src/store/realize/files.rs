@@ -27,7 +27,7 @@ use super::super::durability::{self, Durability};
 use super::super::entry::{DeviceRecord, Entry, FileRecord, Key, Record, create_content, write_record};
 use super::super::held::Held;
 use super::super::in_use::lock_content;
-use super::super::kept;
+use super::super::kept::{self, FilesIdentity};
 use super::super::lock::KeyLock;
 use super::super::root::StoreRoot;
 use super::super::shelf::{Shelf, ShelfKind};
@@ -96,7 +96,7 @@ fn mount(shelf: &Shelf, entry: &Entry, devices: &[DeviceRecord]) -> Result<Owned
     erofs::mount(entry.content(), shelf.directory().as_fd(), &paths)
 }
 
-/// Has an image that is in the store as a file system stay mounted. Returns whether it was not.
+/// Has an image that is in the store as a file system stay mounted. Returns whether that is new.
 pub(in crate::store) fn keep_mounted(root: &StoreRoot, image: &Image) -> Result<bool> {
     if !Caller::current().may_mount_erofs() {
         return Err(StoreError::ErofsUnprivileged.into());
@@ -109,12 +109,19 @@ pub(in crate::store) fn keep_mounted(root: &StoreRoot, image: &Image) -> Result<
     };
     match kept {
         Some(_) => Ok(false),
-        None => kept::keep(root, &entry, mount(&shelf, &entry, &devices)?.as_fd()),
+        None => {
+            let before = identity_of(&shelf, &entry)?;
+            let mount = mount(&shelf, &entry, &devices)?;
+            // Files are mounted by their names, which may have become others' meanwhile.
+            let identity = identity_of(&shelf, &entry)?.filter(|identity| before == Some(*identity));
+            let identity = identity.ok_or(StoreError::Unsettled)?;
+            kept::keep(root, &entry, identity, mount.as_fd())
+        }
     }
 }
 
 /// The names that the image's entry can have, if it is a file.
-pub(in crate::store) fn names(image: &Image) -> Vec<String> {
+pub(in crate::store) fn entry_names(image: &Image) -> Vec<String> {
     let Outline { layers, top: Some((diff_id, chain_id)) } = image.outline() else { return Vec::new() };
     let alone = (*layers == 1).then(|| Key::Diff(diff_id.clone()));
     alone.into_iter().chain([Key::Image(chain_id.clone())]).map(|key| key.file_name()).collect()
@@ -138,13 +145,13 @@ fn find(root: &StoreRoot, shelf: &Shelf, image: &Image, held: &Held<'_>) -> Resu
         && let Some(entry) = held.file(shelf, &top)?
         && is_mountable(&entry)
     {
-        let kept = kept::mount_of(root, &entry)?;
+        let kept = kept_mount(root, shelf, &entry)?;
         return Ok(Some(Found { entry, devices: Vec::new(), kept }));
     }
     let Some(entry) = held.index(shelf, &top)? else { return Ok(None) };
     let devices = devices(&entry).to_vec();
     // The kernel has the files open, which were looked at when it was mounted: in this boot.
-    if let Some(kept) = kept::mount_of(root, &entry)? {
+    if let Some(kept) = kept_mount(root, shelf, &entry)? {
         return Ok(Some(Found { entry, devices, kept: Some(kept) }));
     }
     // Layers were whole when the index was made, and what this kernel has written it finds. Otherwise each is looked at that may
@@ -164,6 +171,18 @@ fn find(root: &StoreRoot, shelf: &Shelf, image: &Image, held: &Held<'_>) -> Resu
     Ok(if all_there(shelf, &devices)? { Some(Found { entry, devices, kept: None }) } else { None })
 }
 
+/// A mount of the very files that are there now.
+fn kept_mount(root: &StoreRoot, shelf: &Shelf, entry: &Entry) -> Result<Option<OwnedFd>> {
+    // Nearly nobody has one: the files are looked at only then.
+    if !kept::is_used(root)? {
+        return Ok(None);
+    }
+    match identity_of(shelf, entry)? {
+        Some(identity) => kept::mount_of(root, entry, identity),
+        None => Ok(None),
+    }
+}
+
 fn is_mountable(entry: &Entry) -> bool {
     entry.record.file.as_ref().is_some_and(|file| file.mountable)
 }
@@ -179,17 +198,28 @@ fn path_of(device: &DeviceRecord) -> String {
 
 /// Whether the files are there and as long as they should be: what is missing of one is an error only when it is read.
 fn all_there(shelf: &Shelf, devices: &[DeviceRecord]) -> Result<bool, SyscallError> {
+    Ok(inodes(shelf, devices)?.is_some())
+}
+
+/// What tells the files of an entry from all others that could have their names, if [all are there](all_there).
+pub(in crate::store) fn identity_of(shelf: &Shelf, entry: &Entry) -> Result<Option<FilesIdentity>> {
+    let Some(inodes) = inodes(shelf, devices(entry))? else { return Ok(None) };
+    Ok(Some(FilesIdentity::of(std::iter::once(entry.inode()?).chain(inodes))))
+}
+
+fn inodes(shelf: &Shelf, devices: &[DeviceRecord]) -> Result<Option<Vec<u64>>, SyscallError> {
+    let mut inodes = Vec::with_capacity(devices.len());
     for device in devices {
         let path = path_of(device);
         match rustix::fs::statat(shelf.directory(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if u64::try_from(stat.st_size) == Ok(device.length) => {}
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            Ok(stat) if u64::try_from(stat.st_size) == Ok(device.length) => inodes.push(stat.st_ino),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => {
                 return Err(SyscallError::new("newfstatat", shelf.path().join(path).display().to_string(), errno));
             }
         }
     }
-    Ok(true)
+    Ok(Some(inodes))
 }
 
 impl Work<'_> {

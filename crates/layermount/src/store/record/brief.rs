@@ -1,8 +1,8 @@
 //! What a name says of its image, so that a program can be started in it without reading the image's own record.
 //!
 //! That record has a descriptor and two digests for every layer, and parsing hundreds of them takes longer than mounting the file
-//! system that they are. A name therefore repeats what is needed of it, together with the digest of the text that
-//! this was taken from. Where the text is another by now (pulled again under another name, cut short by a power cut, removed),
+//! system that they are. A name therefore repeats what is needed of it, together with the digest of the text that this was taken
+//! from (a CRC-32 would first ask the processor, at each start, for what it can). Where the text is another by now (pulled again under another name, cut short by a power cut, removed),
 //! the brief says nothing, and the record is read.
 //!
 //! The text is still at hand when somebody asks for the rest, and is parsed then. It was parsed before the brief was written.
