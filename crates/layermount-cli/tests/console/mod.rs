@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::pty::{OpenptyResult, Winsize, openpty};
-use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::sys::termios::{ControlFlags, InputFlags, LocalFlags, OutputFlags, Termios, tcgetattr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +110,8 @@ impl Console {
             self.read();
         };
         while self.read() {}
-        assert_eq!(tcgetattr(&self.slave).unwrap(), self.before, "the terminal is not as it was");
+        let now = tcgetattr(&self.slave).unwrap();
+        assert_eq!(settings(&now), settings(&self.before), "the terminal is not as it was");
         (status.code(), std::mem::take(&mut self.said))
     }
 }
@@ -120,4 +121,10 @@ impl Drop for Console {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What the kernel says of a terminal: with musl, the rest of the structure is whatever was in its place.
+fn settings(termios: &Termios) -> (InputFlags, OutputFlags, ControlFlags, LocalFlags, [u8; 17]) {
+    let characters = std::array::from_fn(|number| termios.control_chars[number]);
+    (termios.input_flags, termios.output_flags, termios.control_flags, termios.local_flags, characters)
 }
