@@ -42,14 +42,15 @@ impl FilesIdentity {
     }
 }
 
-/// Whether anything was ever kept.
-pub(super) fn is_used(root: &StoreRoot) -> Result<bool> {
-    Ok(root.part(Part::Mounts)?.is_some())
-}
-
 /// The root of the entry's file system, in a mount of the caller's own, if it is kept mounted where the caller can see it.
-pub(super) fn mount_of(root: &StoreRoot, entry: &Entry, identity: FilesIdentity) -> Result<Option<OwnedFd>> {
+/// `identity` is asked for only where something was ever kept, which nearly nobody does.
+pub(super) fn mount_of(
+    root: &StoreRoot,
+    entry: &Entry,
+    identity: impl FnOnce() -> Result<Option<FilesIdentity>>,
+) -> Result<Option<OwnedFd>> {
     let Some(mounts) = root.part(Part::Mounts)? else { return Ok(None) };
+    let Some(identity) = identity()? else { return Ok(None) };
     let name = name_of(entry, identity);
     let Some(kept) = open_mount(mounts.as_fd(), &name).syscall("openat", || shown(root, &name))? else {
         return Ok(None);

@@ -173,14 +173,7 @@ fn find(root: &StoreRoot, shelf: &Shelf, image: &Image, held: &Held<'_>) -> Resu
 
 /// A mount of the very files that are there now.
 fn kept_mount(root: &StoreRoot, shelf: &Shelf, entry: &Entry) -> Result<Option<OwnedFd>> {
-    // Nearly nobody has one: the files are looked at only then.
-    if !kept::is_used(root)? {
-        return Ok(None);
-    }
-    match identity_of(shelf, entry)? {
-        Some(identity) => kept::mount_of(root, entry, identity),
-        None => Ok(None),
-    }
+    kept::mount_of(root, entry, || identity_of(shelf, entry))
 }
 
 fn is_mountable(entry: &Entry) -> bool {
