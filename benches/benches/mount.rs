@@ -3,8 +3,7 @@
 //! Of directories, and of an image in the store as EROFS files, which from two layers on are merged to one; left out where the
 //! kernel mounts no EROFS files out of `TMPDIR`.
 
-use std::ffi::OsString;
-use std::process::Command as HostCommand;
+use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group};
@@ -42,17 +41,10 @@ fn mount_and_pivot(criterion: &mut Criterion, cases: &Cases) {
     let mut group = criterion.benchmark_group("mount+pivot");
     for (name, layers) in cases {
         group.bench_with_input(name.clone(), layers, |bencher, layers| {
-            let arguments = layers.arguments();
-            bencher.iter_custom(|iterations| (0..iterations).map(|_| move_once(&arguments)).sum());
+            let program = Path::new(env!("CARGO_BIN_EXE_spawn-overhead"));
+            bencher.iter_custom(|iterations| (0..iterations).map(|_| layers.moved_by(program).unwrap()).sum());
         });
     }
-}
-
-fn move_once(arguments: &[OsString]) -> Duration {
-    let mut moving = HostCommand::new(env!("CARGO_BIN_EXE_spawn-overhead"));
-    let moved = moving.arg("--move").args(arguments).output().unwrap();
-    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
-    Duration::from_nanos(String::from_utf8_lossy(&moved.stdout).trim().parse().unwrap())
 }
 
 /// The layers are made once for all.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use layermount::store::{Backing, RealizeOptions};
@@ -12,6 +13,10 @@ use crate::{backings, build, directories, image, program_layer, reference, resol
 
 /// How many layers an image has, in benches of what grows with them.
 pub const LAYERS: [usize; 4] = [1, 10, 64, 500];
+
+/// `spawn-overhead --move DIR...`, base first, or `--move --store STORE REFERENCE`: prints how many nanoseconds that very process needed
+/// to mount these layers and move there. It can do so only once.
+pub const MOVE: &str = "--move";
 
 /// An image's layers, the lowest with `/bin/true` in it.
 #[derive(Debug)]
@@ -90,6 +95,19 @@ impl InPlace {
             }
             directories => Ok(Self::Directories(directories.iter().map(PathBuf::from).collect())),
         }
+    }
+
+    /// Has `spawn-overhead`, which is `program`, move into the image, and says how long [that](Self::mount_and_pivot) took.
+    ///
+    /// # Errors
+    ///
+    /// What the other process says, or that it could not be started.
+    pub fn moved_by(&self, program: &Path) -> Result<Duration, Box<dyn std::error::Error>> {
+        let moved = Command::new(program).arg(MOVE).args(self.arguments()).output()?;
+        if !moved.status.success() {
+            return Err(String::from_utf8_lossy(&moved.stderr).into_owned().into());
+        }
+        Ok(Duration::from_nanos(String::from_utf8_lossy(&moved.stdout).trim().parse()?))
     }
 
     /// Moves the calling process, which must have one thread, into the image; with nothing but the image in it. Says how long

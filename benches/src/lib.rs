@@ -17,7 +17,7 @@
 
 mod in_place;
 
-pub use in_place::{InPlace, LAYERS};
+pub use in_place::{InPlace, LAYERS, MOVE};
 
 pub mod results;
 

@@ -11,11 +11,7 @@ use std::process::Command as HostCommand;
 use std::time::{Duration, Instant};
 
 use layermount::{Command, Overlay};
-use layermount_benches::{InPlace, program_in};
-
-/// `spawn-overhead --move DIR...`, base first, or `--move --store STORE REFERENCE`: prints how many nanoseconds this very process needed
-/// to mount these layers and move there. It can do so only once.
-const MOVE: &str = "--move";
+use layermount_benches::{InPlace, MOVE, program_in};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -44,9 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Medians of all; that of the difference is of each turn's. The first turn is for the caches.
 fn measure(layers: &InPlace, program: &Path, runs: usize) -> Result<[f64; 4], Box<dyn Error>> {
+    let own = std::env::current_exe()?;
     let mut took: [Vec<f64>; 4] = Default::default();
     for turn in 0..=runs {
-        let (spawn, bare, pivot) = (spawn(layers)?, bare(program)?, pivot(layers)?);
+        let (spawn, bare, pivot) = (spawn(layers)?, bare(program)?, layers.moved_by(&own)?);
         if turn > 0 {
             let [spawn, bare, pivot] = [spawn, bare, pivot].map(|took| took.as_secs_f64() * 1e6);
             took.iter_mut().zip([spawn, bare, spawn - bare, pivot]).for_each(|(all, one)| all.push(one));
@@ -71,12 +68,4 @@ fn bare(program: &Path) -> Result<Duration, Box<dyn Error>> {
     let status = HostCommand::new(program).status()?;
     let took = since.elapsed();
     if status.success() { Ok(took) } else { Err(format!("{}: {status}", program.display()).into()) }
-}
-
-fn pivot(layers: &InPlace) -> Result<Duration, Box<dyn Error>> {
-    let moved = HostCommand::new(std::env::current_exe()?).arg(MOVE).args(layers.arguments()).output()?;
-    if !moved.status.success() {
-        return Err(String::from_utf8_lossy(&moved.stderr).into_owned().into());
-    }
-    Ok(Duration::from_nanos(String::from_utf8_lossy(&moved.stdout).trim().parse()?))
 }
